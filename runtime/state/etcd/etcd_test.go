@@ -1,0 +1,84 @@
+package etcd_test
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"dcos.example/dcos/runtime/fault"
+	"dcos.example/dcos/runtime/state"
+	"dcos.example/dcos/runtime/state/conformance"
+	"dcos.example/dcos/runtime/state/etcd"
+)
+
+func start(t *testing.T, peers []etcd.Peer, i int) *etcd.Member {
+	t.Helper()
+	m, err := etcd.Start(t.Context(), etcd.Options{
+		Self: peers[i], Peers: peers, Token: t.Name(), DataDir: t.TempDir(),
+		Heartbeat: 50 * time.Millisecond, Election: 500 * time.Millisecond,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := m.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return m
+}
+
+func peers(t *testing.T, n int) []etcd.Peer {
+	var ps []etcd.Peer
+	for i := range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		ps = append(ps, etcd.Peer{Name: fmt.Sprint("m", i), Addr: netip.MustParseAddrPort(l.Addr().String())})
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return ps
+}
+
+func TestConformance(t *testing.T) {
+	m := start(t, peers(t, 1), 0)
+	if !m.Leads() {
+		t.Error("the only member does not lead")
+	}
+	conformance.Run(t, func(t *testing.T) state.Backend {
+		if _, err := m.Client().Delete(t.Context(), "/dcos/", clientv3.WithPrefix()); err != nil {
+			t.Fatal(err)
+		}
+		return etcd.New(m.Client())
+	})
+	t.Run("long lists come in pages of one revision", func(t *testing.T) {
+		b := etcd.New(m.Client())
+		const n = 2500
+		for first := 0; first < n; first += 500 {
+			var ops []state.Op
+			for i := range 500 {
+				ops = append(ops, state.Op{Key: state.Key{Kind: "many", ID: fmt.Sprintf("%05d", first+i)}, Value: []byte("x")})
+			}
+			if _, err := b.Commit(t.Context(), ops...); err != nil {
+				t.Fatal(err)
+			}
+		}
+		recs, _, err := b.List(t.Context(), "many")
+		if err != nil || len(recs) != n || recs[n-1].Key.ID != "02499" {
+			t.Errorf("got %d records, %v", len(recs), err)
+		}
+	})
+	t.Run("too large a value is invalid", func(t *testing.T) {
+		op := state.Op{Key: state.Key{Kind: "app", ID: "big"}, Value: make([]byte, 5<<20)}
+		if _, err := etcd.New(m.Client()).Commit(t.Context(), op); !fault.Is(err, fault.Invalid) {
+			t.Errorf("got %v, want invalid", err)
+		}
+	})
+}
