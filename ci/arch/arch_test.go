@@ -1,0 +1,149 @@
+// Package arch_test holds the import map of docs/architecture.md.
+package arch_test
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "dcos.example/dcos/"
+
+// allow lists, for each package or folder, what of this project it may import
+// besides itself. The longest matching row wins; a package without a row
+// fails. It is the table of floors, so a change here is a change of the house.
+var allow = map[string][]string{
+	// L0: words and numbers.
+	"runtime/fault":         {},
+	"runtime/config":        {"runtime/fault"},
+	"runtime/api/mesos":     {},
+	"runtime/api/agentlink": {"runtime/api/mesos"},
+	"runtime/api/wire":      {"runtime/fault"},
+	"runtime/api/marathon":  {"runtime/fault"},
+	"runtime/resource":      {"runtime/fault", "runtime/api/mesos"},
+	"runtime/task":          {"runtime/api/mesos"},
+	"runtime/password":      {"runtime/fault"},
+	// L1: the store, who leads, who is who.
+	"runtime/state":  {"runtime/fault"},
+	"runtime/leader": {"runtime/fault", "runtime/state"},
+	"runtime/pki":    {"runtime/fault", "runtime/config"},
+	"runtime/server": {"runtime/fault", "runtime/pki"},
+	// L2: how components meet.
+	"runtime/framework": {"runtime/fault", "runtime/api"},
+	"runtime/feed":      {"runtime/fault", "runtime/api", "runtime/resource"},
+	// L3: deciders. They see values only.
+	"runtime/allocator":               {"runtime/resource", "runtime/fault"},
+	"runtime/orchestrator/spec":       {"runtime/fault", "runtime/api"},
+	"runtime/orchestrator/deployment": {"runtime/fault", "runtime/api", "runtime/orchestrator/spec"},
+	"runtime/balancer/ruleset":        {"runtime/feed"},
+	"runtime/dns/zone":                {"runtime/feed"},
+	"runtime/gateway/route":           {},
+	// L4: components, never each other.
+	"runtime/master":       {"runtime/fault", "runtime/config", "runtime/api", "runtime/resource", "runtime/task", "runtime/state", "runtime/allocator", "runtime/pki", "runtime/server"},
+	"runtime/agent":        {"runtime/fault", "runtime/config", "runtime/api", "runtime/resource", "runtime/task", "runtime/pki", "runtime/server"},
+	"runtime/orchestrator": {"runtime/fault", "runtime/config", "runtime/api", "runtime/resource", "runtime/task", "runtime/state", "runtime/framework", "runtime/server"},
+	"runtime/balancer":     {"runtime/fault", "runtime/config", "runtime/feed"},
+	"runtime/dns":          {"runtime/fault", "runtime/config", "runtime/feed"},
+	"runtime/identity":     {"runtime/fault", "runtime/config", "runtime/state", "runtime/password", "runtime/server"},
+	"runtime/gateway":      {"runtime/fault", "runtime/config", "runtime/pki", "runtime/server", "runtime/feed"},
+	// L5: the binaries.
+	"cmd/dcosd": {"runtime"},
+	"cmd/dcos":  {"runtime/fault", "runtime/config", "runtime/api", "runtime/pki"},
+
+	// The installer's side.
+	"genconf":             {"runtime/fault", "runtime/config", "installer/topology"},
+	"providers":           {"runtime/fault"},
+	"providers/local":     {"providers", "installer/bundle", "runtime/fault", "runtime/config"},
+	"installer/diag":      {},
+	"installer/bundle":    {"runtime/fault"},
+	"installer/blueprint": {"installer/diag", "runtime/fault"},
+	"installer/topology":  {"installer/blueprint", "installer/diag", "runtime/fault", "runtime/config"},
+	"installer/host":      {"runtime/fault", "runtime/config", "installer/bundle", "providers/local"},
+	"installer/bootstrap": {"runtime/fault", "runtime/config", "runtime/pki", "runtime/password", "installer/host", "installer/bundle", "providers"},
+	"installer/stack":     {"runtime/fault", "providers"},
+	"installer/engine":    {"runtime/fault", "providers", "installer/stack"},
+	"installer/program":   {"installer/topology", "installer/engine", "installer/bundle", "genconf", "runtime/fault", "runtime/config"},
+	"installer/cli":       {"installer", "providers", "genconf", "runtime/fault", "runtime/config"},
+	"installer/cmd":       {"installer", "providers"},
+
+	"universe": {"runtime/fault"},
+	"demo":     {},
+	"ci":       {"runtime", "installer", "providers", "genconf", "universe"},
+}
+
+// owners lists libraries that exactly these packages may import: what would
+// spread through the code otherwise.
+var owners = map[string][]string{
+	"go.etcd.io/":                         {"runtime/state/etcd"},
+	"github.com/google/nftables":          {"runtime/balancer/nft", "runtime/agent/network", "providers/local"},
+	"github.com/containerd/containerd/v2": {"runtime/agent"},
+	"github.com/containerd/go-cni":        {"runtime/agent/network"},
+	"github.com/pulumi/pulumi/sdk/v3":     {"installer", "providers"},
+}
+
+type listed struct {
+	ImportPath string
+	Imports    []string
+}
+
+func TestImportMap(t *testing.T) {
+	used := map[string]bool{}
+	for _, p := range list(t) {
+		pkg := strings.TrimPrefix(p.ImportPath, module)
+		row, ok := longest(pkg)
+		if !ok {
+			t.Errorf("%s has no row; add one to allow and to docs/architecture.md", pkg)
+			continue
+		}
+		used[row] = true
+		for _, imp := range p.Imports {
+			to, mine := strings.CutPrefix(imp, module)
+			if mine && !under(to, row) && !slices.ContainsFunc(allow[row], func(a string) bool { return under(to, a) }) {
+				t.Errorf("%s may not import %s", pkg, to)
+			}
+			for lib, pkgs := range owners {
+				if strings.HasPrefix(imp, lib) && !slices.ContainsFunc(pkgs, func(o string) bool { return under(pkg, o) }) {
+					t.Errorf("%s may not import %s: only %s may", pkg, imp, strings.Join(pkgs, ", "))
+				}
+			}
+		}
+	}
+	for row := range allow {
+		if !used[row] {
+			t.Errorf("the row %s matches no package", row)
+		}
+	}
+}
+
+func list(t *testing.T) []listed {
+	cmd := exec.Command("go", "list", "-json=ImportPath,Imports", module+"...")
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("list packages: %v", err)
+	}
+	var all []listed
+	for dec := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p listed
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			return all
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, p)
+	}
+}
+
+func longest(pkg string) (best string, ok bool) {
+	for row := range allow {
+		if len(row) > len(best) && under(pkg, row) {
+			best, ok = row, true
+		}
+	}
+	return best, ok
+}
+
+func under(pkg, folder string) bool { return pkg == folder || strings.HasPrefix(pkg, folder+"/") }
