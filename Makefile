@@ -1,0 +1,51 @@
+# What people type. `make help` lists it.
+SHELL := /bin/bash
+export CGO_ENABLED := 0
+export GOFLAGS := -trimpath
+
+VERSION := $(shell cat VERSION)
+BUILD   := build
+BIN     := $(BUILD)/bin
+BUNDLE  := $(BUILD)/dcos-$(VERSION).bundle
+LDFLAGS := -s -w -X dcos.example/dcos/runtime/config.Version=$(VERSION)
+TOOL    := go tool -modfile=tools/go.mod
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build bundle up down demo test unit lint generate bench-install bench clean
+
+help: ## List the targets
+	@awk -F': .*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## Install what a fresh Debian machine lacks
+	@ci/setup
+
+build: setup ## Build dcos-install and dcos into build/bin
+	@mkdir -p $(BIN)
+	@go build -ldflags '$(LDFLAGS)' -o $(BIN)/ ./installer/cmd/dcos-install ./cmd/dcos
+
+bundle: setup ## Build the release bundle: everything a host needs, in one file
+	@go run ./ci/bundle -version $(VERSION) -work $(BUILD) -out $(BUNDLE)
+
+up: build bundle ## Make a local cluster and deploy the demo app
+	@demo/up $(BUNDLE)
+
+down: build ## Destroy everything that `make up` made
+	@demo/down
+
+test: build bundle ## Run all tests that must pass before a change lands (as root)
+	@ci/test $(BUNDLE)
+
+unit: ## Run the tests that need neither root nor a bundle
+	@go test ./...
+
+lint: ## Check formatting, vet and staticcheck
+	@ci/lint
+
+generate: ## Regenerate the protobuf code (needs protoc)
+	@ci/generate
+
+bench-install: build bundle ## Measure install, fail-over and launch times
+	@go test -tags e2e -count=1 -timeout 30m -run '^$$' -bench Install ./ci/bench/... -bundle $(abspath $(BUNDLE))
+
+clean: ## Remove what was built
+	@rm -rf $(BUILD)

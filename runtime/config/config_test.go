@@ -1,0 +1,51 @@
+package config_test
+
+import (
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"dcos.example/dcos/runtime/config"
+	"dcos.example/dcos/runtime/fault"
+)
+
+const cluster = `"cluster":{"id":"c","name":"n","masters":[{"name":"m1","addr":"198.18.0.11"}],"release":"1"}`
+
+func write(t *testing.T, text string) string {
+	file := filepath.Join(t.TempDir(), "config.json")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+func TestLoadKeepsDefaults(t *testing.T) {
+	m, err := config.Load(write(t, `{`+cluster+`,"host":{"name":"m1","addr":"198.18.0.11"},"agent_ping":"3s"}`), config.DefaultMaster())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m.AgentPing != config.Duration(3*time.Second) || m.AgentMissedPings != 5 || m.Host.Addr != netip.MustParseAddr("198.18.0.11") {
+		t.Errorf("got %+v", m)
+	}
+}
+
+func TestLoadRefuses(t *testing.T) {
+	for name, test := range map[string]struct{ text, want string }{
+		"an unknown key":        {`{"agent_pong":"1s"}`, "agent_pong"},
+		"text after the end":    {`{}{}`, "text after"},
+		"two masters":           {`{"cluster":{"id":"c","name":"n","masters":[{"name":"a","addr":"198.18.0.11"},{"name":"b","addr":"198.18.0.12"}]},"host":{"name":"a","addr":"198.18.0.11"}}`, "1, 3 or 5"},
+		"a host that is none":   {`{` + cluster + `,"host":{"name":"m9","addr":"198.18.0.99"}}`, "not in cluster.masters"},
+		"everything at once":    {`{}`, "cluster.name"},
+		"a short election time": {`{` + cluster + `,"host":{"name":"m1","addr":"198.18.0.11"},"election_timeout":"100ms"}`, "election_timeout"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := config.Load(write(t, test.text), config.DefaultMaster())
+			if !fault.Is(err, fault.Invalid) || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("got %v, want invalid with %q", err, test.want)
+			}
+		})
+	}
+}
