@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -319,9 +320,9 @@ func TestSilentMasterIsLeft(t *testing.T) {
 
 func TestBackoffWhileNobodyLeads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		tries := 0
+		var tries atomic.Int32
 		h := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			tries++
+			tries.Add(1)
 			http.Error(w, "No leader elected", http.StatusServiceUnavailable)
 		})
 		loop := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -333,8 +334,8 @@ func TestBackoffWhileNobodyLeads(t *testing.T) {
 			t.Fatalf("call without subscription: %v", err)
 		}
 		time.Sleep(time.Minute)
-		if tries < 8 || tries > 60 {
-			t.Fatalf("%d tries in a minute", tries)
+		if n := tries.Load(); n < 8 || n > 60 {
+			t.Fatalf("%d tries in a minute", n)
 		}
 	})
 }
