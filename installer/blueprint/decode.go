@@ -2,9 +2,11 @@ package blueprint
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/dustin/go-humanize"
@@ -76,7 +78,7 @@ func (p *parser) errorAt(r hcl.Range, summary, detail, hint string) {
 }
 
 func (p *parser) duplicate(b, first *hcl.Block, what string) {
-	p.errorAt(b.DefRange, "Duplicate block", fmt.Sprintf("There is a %s already, at %s:%d.", what, first.DefRange.Filename, first.DefRange.Start.Line), "")
+	p.errorAt(b.DefRange, "Duplicate block", fmt.Sprintf("Another %s is at %s:%d.", what, first.DefRange.Filename, first.DefRange.Start.Line), "")
 }
 
 var (
@@ -262,7 +264,8 @@ func (p *parser) node(role Role, attrs hcl.Attributes, s *scope, b *hcl.Block) N
 	}
 	n.Memory = p.size(attrs, s, "memory", def.memory, minMemory, b)
 	n.Disk = p.size(attrs, s, "disk", def.disk, minDisk, b)
-	for k, v := range n.Attributes.Value {
+	for _, k := range slices.Sorted(maps.Keys(n.Attributes.Value)) {
+		v := n.Attributes.Value[k]
 		if strings.ContainsAny(k, ":; ") || k == "" || strings.ContainsAny(v, ";") {
 			p.errorAt(n.Attributes.Range, "Invalid attribute", fmt.Sprintf("%q = %q: a name has no ':', ';' or space, and a value no ';'.", k, v), "")
 		}

@@ -66,8 +66,7 @@ func Parse(src Source, in Values) (*Blueprint, diag.List) {
 // single returns the only block of a kind and reports none and further ones.
 func (p *parser) single(blocks []*hcl.Block, what, example string, f *hcl.File) *hcl.Block {
 	if len(blocks) == 0 {
-		r := f.Body.MissingItemRange()
-		p.errorAt(r, "Missing "+what+" block", fmt.Sprintf("The file has no %s block.", what), "Add "+example)
+		p.errorAt(wholeFile(f), "Missing "+what+" block", fmt.Sprintf("The file has no %s block.", what), "Add "+example)
 		return nil
 	}
 	for _, b := range blocks[1:] {
@@ -76,12 +75,20 @@ func (p *parser) single(blocks []*hcl.Block, what, example string, f *hcl.File) 
 	return blocks[0]
 }
 
+// wholeFile is the place of what is missing: the file, no line of it.
+func wholeFile(f *hcl.File) hcl.Range {
+	r := f.Body.MissingItemRange()
+	return hcl.Range{Filename: r.Filename, Start: hcl.InitialPos, End: hcl.InitialPos}
+}
+
 func (p *parser) nodeGroups(blocks []*hcl.Block, f *hcl.File) []NodeGroup {
 	first := map[string]*hcl.Block{}
 	byRole := map[string]NodeGroup{}
+	unknown := false
 	for _, b := range blocks {
 		role := b.Labels[0]
 		if !slices.Contains(roles, role) {
+			unknown = true
 			p.errorAt(b.LabelRanges[0], "Unknown role", fmt.Sprintf("A node_group is labelled with the role of its hosts: %s; not %q.", strings.Join(roles, ", "), role), suggestRole(role))
 			continue
 		}
@@ -92,10 +99,10 @@ func (p *parser) nodeGroups(blocks []*hcl.Block, f *hcl.File) []NodeGroup {
 		first[role], byRole[role] = b, p.nodeGroup(b)
 	}
 	if first[string(RoleMaster)] == nil {
-		p.errorAt(f.Body.MissingItemRange(), "No masters", `The file has no node_group "master" block.`, `Add node_group "master" { count = 1 }`)
+		p.errorAt(wholeFile(f), "No masters", `The file has no node_group "master" block.`, `Add node_group "master" { count = 1 }`)
 	}
-	if byRole[string(RoleAgent)].Count.Value+byRole[string(RolePublicAgent)].Count.Value == 0 {
-		r := f.Body.MissingItemRange()
+	if !unknown && byRole[string(RoleAgent)].Count.Value+byRole[string(RolePublicAgent)].Count.Value == 0 {
+		r := wholeFile(f)
 		p.diags.Add(diag.Diagnostic{Severity: diag.Warning, Summary: "No agents", Detail: "The cluster has no agents, so nothing can run on it.", Hint: `Add node_group "agent" { count = 2 }`, Range: &r})
 	}
 	var out []NodeGroup

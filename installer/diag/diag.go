@@ -14,8 +14,6 @@ import (
 
 	"github.com/agext/levenshtein"
 	"github.com/hashicorp/hcl/v2"
-
-	"dcos.example/dcos/runtime/fault"
 )
 
 // Severity says whether a finding stops the operation.
@@ -95,37 +93,6 @@ func (l List) Count() (errors, warnings int) {
 		}
 	}
 	return errors, warnings
-}
-
-// Err returns nil when there is no error, else a fault of kind Invalid whose
-// text is every error in one line each. op says what was being done.
-func (l List) Err(op string) error {
-	if !l.HasErrors() {
-		return nil
-	}
-	return fault.New(op, fault.Invalid, &listError{l})
-}
-
-type listError struct{ l List }
-
-func (e *listError) Error() string {
-	var b strings.Builder
-	for _, d := range e.l {
-		if d.Severity != Error {
-			continue
-		}
-		if b.Len() > 0 {
-			b.WriteString("\n")
-		}
-		if d.Range != nil {
-			fmt.Fprintf(&b, "%s:%d: ", d.Range.Filename, d.Range.Start.Line)
-		}
-		b.WriteString(d.Summary)
-		if d.Detail != "" {
-			b.WriteString(": " + d.Detail)
-		}
-	}
-	return b.String()
 }
 
 // Sort orders the findings by place, keeping the order of those without one,

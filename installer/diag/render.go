@@ -11,13 +11,17 @@ import (
 // WriteText writes the findings with their source lines, wrapped at width
 // columns (0: no wrapping), in colour when asked.
 func (l List) WriteText(w io.Writer, files map[string]*hcl.File, width uint, color bool) error {
-	plain := hcl.NewDiagnosticTextWriter(w, files, width, color)
-	hidden := hcl.NewDiagnosticTextWriter(w, nil, width, color)
+	wr := hcl.NewDiagnosticTextWriter(w, files, width, color)
 	for _, d := range l {
-		wr, h := plain, d.hcl()
-		if d.Secret {
-			wr = hidden
-			h.Expression, h.EvalContext = nil, nil
+		h := d.hcl()
+		switch r := d.Range; {
+		case r == nil:
+		case d.Secret:
+			h.Summary += fmt.Sprintf("\n\n  on %s line %d (not shown: it may hold a secret)", r.Filename, r.Start.Line)
+			h.Subject, h.Expression, h.EvalContext = nil, nil, nil
+		case r.End.Byte == 0: // the file, no line of it
+			h.Summary += "\n\n  in " + r.Filename
+			h.Subject = nil
 		}
 		if err := wr.WriteDiagnostic(h); err != nil {
 			return err

@@ -14,6 +14,22 @@ import (
 	"dcos.example/dcos/runtime/config"
 )
 
+// Role and Size are the blueprint's, so that whoever works on a topology needs
+// no blueprint.
+type (
+	Role = blueprint.Role
+	Size = blueprint.Size
+)
+
+const (
+	RoleMaster      = blueprint.RoleMaster
+	RoleAgent       = blueprint.RoleAgent
+	RolePublicAgent = blueprint.RolePublicAgent
+
+	MiB = blueprint.MiB
+	GiB = blueprint.GiB
+)
+
 // Topology is a cluster as hosts on a network.
 type Topology struct {
 	Cluster Cluster
@@ -40,21 +56,21 @@ type Network struct {
 // Host is one machine.
 type Host struct {
 	Name       string // "agent-2": the role and the number
-	Role       blueprint.Role
+	Role       Role
 	Addr       netip.Addr
 	CPUs       float64
-	Memory     blueprint.Size
-	Disk       blueprint.Size
+	Memory     Size
+	Disk       Size
 	Attributes map[string]string
 }
 
 // Masters returns the hosts with the role of a master.
-func (t *Topology) Masters() []Host { return t.withRole(blueprint.RoleMaster) }
+func (t *Topology) Masters() []Host { return t.withRole(RoleMaster) }
 
 // Count returns how many hosts have a role.
-func (t *Topology) Count(r blueprint.Role) int { return len(t.withRole(r)) }
+func (t *Topology) Count(r Role) int { return len(t.withRole(r)) }
 
-func (t *Topology) withRole(r blueprint.Role) []Host {
+func (t *Topology) withRole(r Role) []Host {
 	var out []Host
 	for _, h := range t.Hosts {
 		if h.Role == r {
@@ -126,9 +142,9 @@ func New(b *blueprint.Blueprint) (*Topology, diag.List) {
 	agents, public := 0, 0
 	for _, g := range b.Groups {
 		switch g.Role {
-		case blueprint.RoleAgent:
+		case RoleAgent:
 			agents = g.Count.Value
-		case blueprint.RolePublicAgent:
+		case RolePublicAgent:
 			public = g.Count.Value
 		}
 		for i, n := range g.Nodes {
@@ -147,8 +163,8 @@ func New(b *blueprint.Blueprint) (*Topology, diag.List) {
 }
 
 // HostName returns the name of the n-th host of a role, counting from 1.
-func HostName(r blueprint.Role, n int) string {
-	if r == blueprint.RolePublicAgent {
+func HostName(r Role, n int) string {
+	if r == RolePublicAgent {
 		return fmt.Sprintf("public-agent-%d", n)
 	}
 	return fmt.Sprintf("%s-%d", r, n)
@@ -179,11 +195,11 @@ func (p plan) at(offset uint32) netip.Addr {
 	return netip.AddrFrom4(b)
 }
 
-func (p plan) addr(r blueprint.Role, n int) netip.Addr {
+func (p plan) addr(r Role, n int) netip.Addr {
 	switch r {
-	case blueprint.RoleMaster:
+	case RoleMaster:
 		return p.at(p.masters + uint32(n))
-	case blueprint.RoleAgent:
+	case RoleAgent:
 		return p.at(p.agents + uint32(n))
 	default:
 		return p.at(p.size - 1 - uint32(n)) // the last address is the broadcast

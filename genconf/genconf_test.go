@@ -1,0 +1,159 @@
+package genconf_test
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"maps"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"dcos.example/dcos/genconf"
+	"dcos.example/dcos/installer/topology"
+	"dcos.example/dcos/runtime/config"
+	"dcos.example/dcos/runtime/fault"
+)
+
+var update = flag.Bool("update", false, "rewrite golden files")
+
+func host(name string, role topology.Role, addr string) topology.Host {
+	return topology.Host{Name: name, Role: role, Addr: netip.MustParseAddr(addr), CPUs: 1.5, Memory: 2 * topology.GiB, Disk: 10 * topology.GiB}
+}
+
+func input(h topology.Host, others ...topology.Host) genconf.Input {
+	top := &topology.Topology{
+		Cluster: topology.Cluster{Name: "demo", AdminUser: "admin", Resolvers: []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:53")}},
+		Network: topology.Network{Range: netip.MustParsePrefix("198.18.0.0/24")},
+		Hosts:   append([]topology.Host{host("master-1", topology.RoleMaster, "198.18.0.11"), h}, others...),
+	}
+	if h.Role == topology.RoleMaster {
+		top.Hosts = top.Hosts[1:]
+	}
+	return genconf.Input{Topology: top, Host: h, Release: "0.1.0", Secrets: genconf.Secrets{
+		ClusterID: "0b9c1b1e-5a0a-4c8e-9a54-8a3f6a3a7f11", CACert: "-----BEGIN CERTIFICATE-----\nCA\n-----END CERTIFICATE-----\n",
+		CAKey: "-----BEGIN PRIVATE KEY-----\nKEY\n-----END PRIVATE KEY-----\n", JoinToken: "JOIN", SealKey: "SEAL", AdminHash: "$argon2id$HASH"}}
+}
+
+func TestRender(t *testing.T) {
+	agent := host("agent-1", topology.RoleAgent, "198.18.0.21")
+	agent.Attributes = map[string]string{"rack": "r1", "disk": "ssd"}
+	for _, h := range []topology.Host{
+		host("master-1", topology.RoleMaster, "198.18.0.11"), agent, host("public-agent-1", topology.RolePublicAgent, "198.18.0.254"),
+	} {
+		t.Run(h.Name, func(t *testing.T) {
+			r, err := genconf.Render(input(h))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var b bytes.Buffer
+			fmt.Fprintf(&b, "units: %s\n", strings.Join(r.Units, " "))
+			for _, path := range slices.Sorted(maps.Keys(r.Files)) {
+				f := r.Files[path]
+				fmt.Fprintf(&b, "\n==== %s %04o secret=%t\n%s", path, f.Mode, f.Secret, f.Content)
+				if f.Secret != (f.Mode == 0o600) {
+					t.Errorf("%s: secret files, and no others, are for root alone", path)
+				}
+				if f.Content == "" || !strings.HasSuffix(f.Content, "\n") {
+					t.Errorf("%s is empty or does not end with a newline", path)
+				}
+			}
+			golden := filepath.Join("testdata", h.Name+".golden")
+			if *update {
+				if err := os.WriteFile(golden, b.Bytes(), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(golden)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d := cmp.Diff(string(want), b.String()); d != "" {
+				t.Error(d)
+			}
+		})
+	}
+}
+
+// The daemons read what is written, and nothing of it is unknown to them.
+func TestDaemonsReadIt(t *testing.T) {
+	dir := t.TempDir()
+	write := func(h topology.Host, path string) string {
+		r, err := genconf.Render(input(h))
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := filepath.Join(dir, filepath.Base(path))
+		if err := os.WriteFile(p, []byte(r.Files[path].Content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	m, err := config.Load(write(host("master-1", topology.RoleMaster, "198.18.0.11"), config.MasterFile), config.Master{})
+	if err != nil || m.Host.Name != "master-1" || len(m.Cluster.Masters) != 1 || m.Cluster.Resolvers[0] != "192.0.2.1:53" {
+		t.Errorf("master: %+v %v", m, err)
+	}
+	a, err := config.Load(write(host("public-agent-1", topology.RolePublicAgent, "198.18.0.254"), config.AgentFile), config.Agent{})
+	if err != nil || !a.Public || a.Cluster.ID == "" || !strings.HasPrefix(a.Resources, "cpus:1.5;mem:1792;disk:8192;ports:") {
+		t.Errorf("agent: %+v %v", a, err)
+	}
+}
+
+// Adding an agent must not touch the other hosts.
+func TestAgentsDoNotKnowEachOther(t *testing.T) {
+	a := host("agent-1", topology.RoleAgent, "198.18.0.21")
+	for _, h := range []topology.Host{host("master-1", topology.RoleMaster, "198.18.0.11"), a} {
+		alone, err := genconf.Render(input(h))
+		if err != nil {
+			t.Fatal(err)
+		}
+		more, err := genconf.Render(input(h, host("agent-2", topology.RoleAgent, "198.18.0.22")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := cmp.Diff(alone, more); d != "" {
+			t.Errorf("%s changes when agent-2 comes:\n%s", h.Name, d)
+		}
+	}
+}
+
+// Agents must not hold what would let them sign certificates, read secrets at
+// rest or sign in.
+func TestAgentsHoldNoKeys(t *testing.T) {
+	r, err := genconf.Render(input(host("agent-1", topology.RoleAgent, "198.18.0.21")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, f := range r.Files {
+		for _, secret := range []string{"KEY", "SEAL", "HASH"} {
+			if strings.Contains(f.Content, secret) {
+				t.Errorf("%s holds %s", path, secret)
+			}
+		}
+	}
+}
+
+func TestRefusesWhatDaemonsWouldRefuse(t *testing.T) {
+	in := input(host("agent-1", topology.RoleAgent, "198.18.0.21"))
+	in.Secrets.ClusterID = ""
+	if _, err := genconf.Render(in); fault.KindOf(err) != fault.Invalid || err == nil {
+		t.Errorf("no cluster id: %v", err)
+	}
+}
+
+func TestSmallHostsKeepHalf(t *testing.T) {
+	h := host("agent-1", topology.RoleAgent, "198.18.0.21")
+	h.Memory, h.Disk = 300*topology.MiB, topology.GiB
+	r, err := genconf.Render(input(h))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c := r.Files[config.AgentFile].Content; !strings.Contains(c, "mem:150;disk:512;") {
+		t.Error(c)
+	}
+}

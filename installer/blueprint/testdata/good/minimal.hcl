@@ -1,0 +1,3 @@
+cluster "demo" {}
+provider "local" {}
+node_group "master" {}

@@ -1,0 +1,3 @@
+cluster "demo" {
+  release: "0.1.0"
+}
