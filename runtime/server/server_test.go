@@ -1,0 +1,197 @@
+package server_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"dcos.example/dcos/runtime/fault"
+	"dcos.example/dcos/runtime/server"
+)
+
+var quiet = slog.New(slog.DiscardHandler)
+
+// At the end a short request finishes, a stream is told, and Run returns.
+func TestStopDrains(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		mux := http.NewServeMux()
+		mux.HandleFunc("/short", func(w http.ResponseWriter, r *http.Request) {
+			time.Sleep(500 * time.Millisecond)
+			_, _ = io.WriteString(w, "done")
+		})
+		mux.HandleFunc("/stream", func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.WriteString(w, "event\n")
+			w.(http.Flusher).Flush()
+			<-r.Context().Done()
+			_, _ = io.WriteString(w, "bye\n")
+		})
+		mem := server.NewMemory()
+		client := mem.Client()
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() {
+			done <- server.Run(ctx, quiet, server.Endpoint{Name: "test", Listener: mem, Handler: mux})
+		}()
+		stream, err := client.Get("http://x/stream")
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines := bufio.NewReader(stream.Body)
+		if s, err := lines.ReadString('\n'); s != "event\n" {
+			t.Fatalf("stream = %q, %v", s, err)
+		}
+		short := make(chan string, 1)
+		go func() {
+			resp, err := client.Get("http://x/short")
+			if err != nil {
+				short <- err.Error()
+				return
+			}
+			b, _ := io.ReadAll(resp.Body)
+			_ = resp.Body.Close()
+			short <- string(b)
+		}()
+		synctest.Wait()
+		cancel()
+		if got := <-short; got != "done" {
+			t.Errorf("short request at shutdown = %q", got)
+		}
+		if s, err := lines.ReadString('\n'); s != "bye\n" {
+			t.Errorf("stream at shutdown = %q, %v", s, err)
+		}
+		_ = stream.Body.Close()
+		if err := <-done; err != nil {
+			t.Errorf("Run = %v", err)
+		}
+		if _, err := client.Get("http://x/short"); err == nil {
+			t.Error("connected after the end")
+		}
+		client.CloseIdleConnections()
+	})
+}
+
+// A handler that never returns is cut.
+func TestStopCuts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		mem := server.NewMemory()
+		client := mem.Client()
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() {
+			done <- server.Run(ctx, quiet, server.Endpoint{Name: "test", Listener: mem, Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release })})
+		}()
+		failed := make(chan error, 1)
+		go func() {
+			_, err := client.Get("http://x/")
+			failed <- err
+		}()
+		synctest.Wait()
+		start := time.Now()
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run = %v", err)
+		}
+		if d := time.Since(start); d > 10*time.Second {
+			t.Errorf("stopping took %v", d)
+		}
+		if err := <-failed; err == nil {
+			t.Error("request of a stuck handler succeeded")
+		}
+		close(release)
+		client.CloseIdleConnections()
+	})
+}
+
+func TestPanicIs500(t *testing.T) {
+	var out bytes.Buffer
+	log := slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	srv := httptest.NewServer(server.Logged(log, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("lost invariant") })))
+	defer srv.Close()
+	resp, err := http.Get(srv.URL + "/x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, _ := io.ReadAll(resp.Body)
+	_ = resp.Body.Close()
+	if resp.StatusCode != 500 || strings.Contains(string(body), "invariant") {
+		t.Errorf("%s %q; want a bare 500", resp.Status, body)
+	}
+	for _, want := range []string{"lost invariant", "status=500", "path=/x"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("log lacks %q: %s", want, out.String())
+		}
+	}
+}
+
+func TestRunReportsFailure(t *testing.T) {
+	mem := server.NewMemory()
+	_ = mem.Close()
+	err := server.Run(t.Context(), quiet, server.Endpoint{Name: "test", Listener: mem, Handler: http.NotFoundHandler()})
+	if !fault.Is(err, fault.Unavailable) {
+		t.Errorf("Run with a closed listener = %v; want Unavailable", err)
+	}
+}
+
+func TestFollowLeader(t *testing.T) {
+	leader := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		b, _ := io.ReadAll(r.Body)
+		_, _ = io.WriteString(w, r.Method+" "+r.URL.RequestURI()+" "+r.Header.Get("Accept")+" "+string(b))
+	}))
+	defer leader.Close()
+	at := strings.TrimPrefix(leader.URL, "http:")
+	for name, tc := range map[string]struct{ location, want string }{
+		"host only":     {at, "POST /api/v1?x=1 text/x body"},
+		"host and path": {at + "/api/v1/scheduler", "POST /api/v1/scheduler?x=1 text/x body"},
+		"absolute":      {"http:" + at + "/z?y=2", "POST /z?y=2 text/x body"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Location", tc.location)
+				w.WriteHeader(http.StatusTemporaryRedirect)
+			}))
+			defer other.Close()
+			req, err := http.NewRequest("POST", other.URL+"/api/v1?x=1", strings.NewReader("body"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.Header.Set("Accept", "text/x")
+			resp, err := server.FollowLeader(http.DefaultTransport).RoundTrip(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer resp.Body.Close()
+			if b, _ := io.ReadAll(resp.Body); string(b) != tc.want {
+				t.Errorf("leader saw %q, want %q", b, tc.want)
+			}
+		})
+	}
+}
+
+func TestFollowLeaderStops(t *testing.T) {
+	var loop *httptest.Server
+	loop = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Location", strings.TrimPrefix(loop.URL, "http:"))
+		w.WriteHeader(http.StatusTemporaryRedirect)
+	}))
+	defer loop.Close()
+	req, _ := http.NewRequest("GET", loop.URL, nil)
+	if _, err := server.FollowLeader(http.DefaultTransport).RoundTrip(req); !fault.Is(err, fault.Unavailable) {
+		t.Errorf("redirect loop = %v; want Unavailable", err)
+	}
+	// A body that can be read once only is not sent twice.
+	req, _ = http.NewRequest("POST", loop.URL, io.MultiReader(strings.NewReader("x")))
+	resp, err := server.FollowLeader(http.DefaultTransport).RoundTrip(req)
+	if err != nil || resp.StatusCode != http.StatusTemporaryRedirect {
+		t.Fatalf("streamed body: %v, %v; want the 307", resp, err)
+	}
+	_ = resp.Body.Close()
+}
