@@ -53,7 +53,7 @@ func (c *Client) Call(ctx context.Context, call *scheduler.Call) error {
 		}
 		return nil
 	}
-	err = refusal(op, resp)
+	err = Refusal(op, resp)
 	lost := resp.StatusCode == http.StatusForbidden && call.GetType() != scheduler.Call_UPDATE_FRAMEWORK
 	if lost {
 		err = fault.New(op, fault.Unavailable, err)
@@ -86,50 +86,63 @@ func (c *Client) remember(u *scheduler.Call_UpdateFramework) {
 	c.suppressed = u.GetSuppressedRoles()
 }
 
-// post sends call to master, or to where that redirects, and returns the
-// answer with the master that gave it.
 func (c *Client) post(ctx context.Context, master *url.URL, call *scheduler.Call, stream string) (*http.Response, *url.URL, error) {
-	body, err := c.cfg.Format.Marshal(call)
+	return Post(ctx, c.http, master, Path, c.cfg.Format, call, stream)
+}
+
+// Post sends m to an API of master, or of where that redirects, and returns
+// the answer and the base URL of the master that gave it. The answer is wanted
+// in format too; stream, if any, is the Mesos-Stream-Id. The client must leave
+// redirects to Post: masters redirect to "//host:port/path", and a caller wants
+// to know who leads. Errors are Unavailable, or Invalid for m.
+func Post(ctx context.Context, client *http.Client, master *url.URL, path string, format wire.Format, m proto.Message, stream string) (*http.Response, *url.URL, error) {
+	body, err := format.Marshal(m)
 	if err != nil {
 		return nil, nil, err
 	}
-	target := master.JoinPath(Path)
+	target := master.JoinPath(path)
 	for range maxRedirects {
 		req, err := http.NewRequestWithContext(ctx, http.MethodPost, target.String(), bytes.NewReader(body))
 		if err != nil {
 			return nil, nil, fault.New("make request", fault.Internal, err)
 		}
-		req.Header.Set("Content-Type", c.cfg.Format.ContentType())
-		req.Header.Set("Accept", c.cfg.Format.ContentType())
+		req.Header.Set("Content-Type", format.ContentType())
+		req.Header.Set("Accept", format.ContentType())
 		if stream != "" {
 			req.Header.Set(wire.HeaderStreamID, stream)
 		}
-		resp, err := c.http.Do(req)
+		resp, err := client.Do(req)
 		if err != nil {
 			return nil, nil, fault.New("reach master", fault.Unavailable, err)
 		}
 		if resp.StatusCode != http.StatusTemporaryRedirect && resp.StatusCode != http.StatusPermanentRedirect {
-			return resp, base(target), nil
+			return resp, base(target, path), nil
 		}
 		resp.Body.Close()
-		// Masters answer "//host:port/path": the scheme stays ours.
-		if target, err = resp.Location(); err != nil {
+		if target, err = resp.Location(); err != nil { // relative to the request: the scheme stays ours
 			return nil, nil, fault.Newf("follow redirect", fault.Unavailable, "from %s: %w", req.URL.Host, err)
 		}
 	}
 	return nil, nil, fault.Newf("follow redirect", fault.Unavailable, "masters send each other's way %d times", maxRedirects)
 }
 
+// NoRedirects returns a copy of client for use with Post.
+func NoRedirects(client *http.Client) *http.Client {
+	c := *client
+	c.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return &c
+}
+
 // base returns the master's URL without the API's path.
-func base(u *url.URL) *url.URL {
+func base(u *url.URL, path string) *url.URL {
 	b := *u
 	// JoinPath on a bare host leaves no leading slash.
-	b.Path, b.RawPath = strings.TrimSuffix(strings.TrimSuffix(b.Path, Path[1:]), "/"), ""
+	b.Path, b.RawPath = strings.TrimSuffix(strings.TrimSuffix(b.Path, path[1:]), "/"), ""
 	return &b
 }
 
-// refusal turns an HTTP answer into an error that carries the master's words.
-func refusal(op string, resp *http.Response) error {
+// Refusal turns an HTTP answer into an error that carries the master's words.
+func Refusal(op string, resp *http.Response) error {
 	text, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<10))
 	kind := fault.Unavailable
 	switch resp.StatusCode {

@@ -113,10 +113,8 @@ func New(cfg Config) (*Client, error) {
 	setDefault(&cfg.AttemptTimeout, 5*time.Second)
 	setDefault(&cfg.MaxBackoff, 5*time.Second)
 	setDefault(&cfg.MaxRecord, 64<<20)
-	client := *cfg.Client
-	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	return &Client{
-		cfg: cfg, http: &client,
+		cfg: cfg, http: NoRedirects(cfg.Client),
 		info: proto.CloneOf(cfg.Info), suppressed: cfg.SuppressedRoles,
 	}, nil
 }
@@ -231,7 +229,7 @@ func (c *Client) subscribe(ctx context.Context, master *url.URL) (subscribed boo
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return false, refusal(op, resp)
+		return false, Refusal(op, resp)
 	}
 	format, ok := wire.ParseFormat(resp.Header.Get("Content-Type"))
 	if !ok {
