@@ -12,8 +12,8 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	mesos "dcos.example/dcos/runtime/api/mesos"
 	"dcos.example/dcos/runtime/api/agentlink"
+	mesos "dcos.example/dcos/runtime/api/mesos"
 	"dcos.example/dcos/runtime/fault"
 	"dcos.example/dcos/runtime/task"
 )
