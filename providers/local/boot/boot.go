@@ -69,10 +69,13 @@ func Enter(s Spec) error {
 	if err := layRoot(s); err != nil {
 		return err
 	}
-	if err := unix.PivotRoot("root", "root"); err != nil {
+	if err := os.Chdir("root"); err != nil {
+		return err
+	}
+	if err := unix.PivotRoot(".", "."); err != nil {
 		return fmt.Errorf("change root: %w", err)
 	}
-	// The old root now covers the new one: take it away.
+	// The old root lies on top of the new one: take it away.
 	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
 		return fmt.Errorf("leave old root: %w", err)
 	}
