@@ -63,6 +63,20 @@ func Parse(src Source, in Values) (*Blueprint, diag.List) {
 	return bp, p.diags
 }
 
+// ClusterName returns the name in the cluster block of a file that may have any
+// other fault, or the empty string.
+func ClusterName(src Source) string {
+	f, _ := hclsyntax.ParseConfig(src.Text, src.Name, hcl.InitialPos)
+	if f == nil {
+		return ""
+	}
+	content, _, _ := f.Body.PartialContent(&hcl.BodySchema{Blocks: []hcl.BlockHeaderSchema{{Type: "cluster", LabelNames: []string{"name"}}}})
+	if len(content.Blocks) != 1 || !nameRE.MatchString(content.Blocks[0].Labels[0]) {
+		return ""
+	}
+	return content.Blocks[0].Labels[0]
+}
+
 // single returns the only block of a kind and reports none and further ones.
 func (p *parser) single(blocks []*hcl.Block, what, example string, f *hcl.File) *hcl.Block {
 	if len(blocks) == 0 {

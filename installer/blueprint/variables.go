@@ -1,6 +1,7 @@
 package blueprint
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	hcljson "github.com/hashicorp/hcl/v2/json"
 	"github.com/zclconf/go-cty/cty"
 	"github.com/zclconf/go-cty/cty/convert"
+	ctyjson "github.com/zclconf/go-cty/cty/json"
 
 	"dcos.example/dcos/installer/diag"
 )
@@ -31,6 +33,24 @@ type Values struct {
 	Flags []string // "name=value"
 	Files []Source // HCL attributes, or JSON when the name ends in .json
 	Env   []string // "NAME=value" as of os.Environ; those with EnvPrefix count
+}
+
+// Variables returns the values of all variables that are not sensitive, as the
+// text of a JSON variable file, and the names of those that are.
+func (b *Blueprint) Variables() (plain []byte, sensitives []string, err error) {
+	vs := map[string]ctyjson.SimpleJSONValue{}
+	for _, name := range slices.Sorted(maps.Keys(b.scope.vars)) {
+		v := b.scope.vars[name]
+		if v.ContainsMarked() {
+			sensitives = append(sensitives, name)
+			continue
+		}
+		if v.IsWhollyKnown() {
+			vs[name] = ctyjson.SimpleJSONValue{Value: v}
+		}
+	}
+	plain, err = json.Marshal(vs)
+	return plain, sensitives, err
 }
 
 // given is one value of a variable and where it comes from.

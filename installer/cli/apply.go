@@ -1,0 +1,242 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+	ctyjson "github.com/zclconf/go-cty/cty/json"
+
+	"dcos.example/dcos/installer/blueprint"
+	"dcos.example/dcos/installer/cli/view"
+	"dcos.example/dcos/installer/engine"
+	"dcos.example/dcos/installer/program"
+	"dcos.example/dcos/installer/stack"
+	"dcos.example/dcos/runtime/fault"
+)
+
+func (r *run) applyCommand() *cobra.Command {
+	var approve, refresh bool
+	c := &cobra.Command{
+		Use:   "apply [FILE|PLAN]",
+		Short: "Make the cluster as the file says",
+		Long: `Show the plan, ask, and carry it out. What is done is recorded at each step: after a
+failure, a crash or Ctrl-C, run apply again and it does the rest. A PLAN that plan -out
+wrote is carried out without asking, and refused if anything has changed since.`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			ctx, stop := r.interruptible(c.Context())
+			defer stop()
+			var w *work
+			var err error
+			if r.isPlan(args) {
+				w, err = r.prepareSaved(args[0])
+			} else {
+				w, err = r.prepare(args, "apply")
+			}
+			if err != nil {
+				return err
+			}
+			w.session.options.Refresh = refresh
+			return r.apply(ctx, w, approve || w.plan != nil, args)
+		},
+	}
+	c.Flags().BoolVar(&approve, "auto-approve", false, "do not ask")
+	c.Flags().BoolVar(&refresh, "refresh", true, "look at the machines for changes from outside, and repair them")
+	return r.withRelease(r.withVariables(c))
+}
+
+func (r *run) apply(ctx context.Context, w *work, approved bool, args []string) error {
+	s := w.session
+	if err := r.app.Allowed(s.meta.Provider); err != nil {
+		return err
+	}
+	if w.plan == nil {
+		p, err := engine.Preview(ctx, s.stack, w.goals, s.options)
+		if err != nil {
+			return err
+		}
+		w.plan = p
+	}
+	if err := r.show(view.NewPlan(s.cluster, w.plan)); err != nil {
+		return err
+	}
+	if w.plan.HasChanges() && !approved {
+		if err := r.confirm(ctx, "Carry out this plan?"); err != nil {
+			return err
+		}
+	}
+	// Before anything is made: destroy must find its way without the file.
+	if err := s.writeMeta(); err != nil {
+		return err
+	}
+	start := time.Now()
+	s.options.Plan = w.plan
+	res, err := s.follow(ctx, func(o engine.Options) (*engine.Result, error) { return engine.Apply(ctx, s.stack, w.goals, o) })
+	doc := s.result("apply", res, err, start)
+	if err == nil {
+		if err := s.finish(w, res, &doc); err != nil {
+			return err
+		}
+	} else {
+		doc.Resume = "dcos-install apply"
+		if len(args) > 0 && !r.isPlan(args) {
+			doc.Resume += " " + args[0]
+		}
+	}
+	if serr := r.show(doc); serr != nil {
+		return serr
+	}
+	if err != nil {
+		return reported{exitOf(err)}
+	}
+	return s.writeMeta()
+}
+
+func exitOf(err error) int {
+	if fault.Is(err, fault.Invalid) {
+		return exitInvalid
+	}
+	return exitFailed
+}
+
+// finish fills in what a person needs to go on, and keeps the outputs.
+func (s *session) finish(w *work, res *engine.Result, doc *view.Result) error {
+	cluster := res.Outputs[program.ClusterKey(s.cluster)]
+	secrets := res.Outputs[program.SecretsKey(s.cluster)]
+	doc.URL, doc.AdminUser = text(cluster["url"]), s.meta.AdminUser
+	if flag(secrets["generatedPassword"]) && !s.meta.PasswordShown && !s.run.json {
+		doc.Password = text(secrets["adminPassword"])
+		s.meta.PasswordShown = true
+	}
+	applied := blueprint.Applied{ClusterID: text(secrets["clusterId"]), URL: doc.URL, CACert: text(secrets["caCert"]), Hosts: map[string]blueprint.HostInfo{}}
+	for _, h := range w.input.topology.Hosts {
+		applied.Hosts[h.Name] = blueprint.HostInfo{Address: h.Addr.String(), Role: string(h.Role)}
+	}
+	for _, m := range w.input.topology.Masters() {
+		applied.Masters = append(applied.Masters, m.Addr.String())
+	}
+	values, l := w.input.blueprint.Evaluate(applied)
+	if err := s.run.findings(l, w.input); err != nil {
+		return err
+	}
+	outs := []view.Output{}
+	for _, v := range values {
+		o := view.Output{Name: v.Name, Description: v.Description, Sensitive: v.Sensitive, Known: v.Value.IsWhollyKnown()}
+		if !o.Sensitive && o.Known {
+			b, err := json.Marshal(ctyjson.SimpleJSONValue{Value: v.Value})
+			if err != nil {
+				return fault.New("write output "+v.Name, fault.Internal, err)
+			}
+			o.Value = b
+		}
+		outs = append(outs, o)
+	}
+	s.meta.Outputs, doc.Outputs = outs, outs
+	return nil
+}
+
+func (r *run) destroyCommand() *cobra.Command {
+	var approve bool
+	c := &cobra.Command{
+		Use:   "destroy [FILE]",
+		Short: "Undo everything apply made",
+		Long:  "Show what goes, ask, and remove the cluster with everything on it. The file is not needed: -cluster names the cluster.",
+		Args:  cobra.MaximumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			ctx, stop := r.interruptible(c.Context())
+			defer stop()
+			return r.destroy(ctx, args, approve)
+		},
+	}
+	c.Flags().BoolVar(&approve, "auto-approve", false, "do not ask")
+	return r.withCluster(r.withParallel(c))
+}
+
+func (r *run) destroy(ctx context.Context, args []string, approved bool) error {
+	name, dir, err := r.find(args)
+	if err != nil {
+		return err
+	}
+	if dir == "" {
+		return r.show(view.Message{What: "destroy", Text: fmt.Sprintf("Nothing to do: cluster %s was never applied from here.", name)})
+	}
+	s, err := r.open(name, dir, meta{}, "destroy")
+	if err != nil {
+		return err
+	}
+	st, err := s.stack.State()
+	if err != nil {
+		return err
+	}
+	if st.Empty() {
+		return r.show(view.Message{What: "destroy", Text: fmt.Sprintf("Nothing to do: nothing of cluster %s is left.", name)})
+	}
+	if err := r.app.Allowed(s.meta.Provider); err != nil {
+		return err
+	}
+	p, err := s.previewDestroy(ctx)
+	if err != nil {
+		return err
+	}
+	doc := view.NewPlan(name, p)
+	doc.Destroy = true
+	if err := r.show(doc); err != nil {
+		return err
+	}
+	if !approved {
+		if err := r.confirm(ctx, fmt.Sprintf("Destroy cluster %s with everything on it? This cannot be undone.", name)); err != nil {
+			return err
+		}
+	}
+	start := time.Now()
+	res, err := s.follow(ctx, func(o engine.Options) (*engine.Result, error) { return engine.Destroy(ctx, s.stack, o) })
+	d := s.result("destroy", res, err, start)
+	if err != nil {
+		d.Resume = "dcos-install destroy"
+		if len(args) > 0 {
+			d.Resume += " " + args[0]
+		}
+		return errors.Join(r.show(d), reported{exitOf(err)})
+	}
+	// A cluster made anew has another password and other outputs.
+	s.meta.PasswordShown, s.meta.Outputs = false, []view.Output{}
+	return errors.Join(r.show(d), s.writeMeta())
+}
+
+func (r *run) historyCommand() *cobra.Command {
+	return r.withCluster(&cobra.Command{
+		Use:   "history [FILE]",
+		Short: "List what was done to the cluster",
+		Args:  cobra.MaximumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			_, dir, err := r.find(args)
+			if err != nil {
+				return err
+			}
+			doc := view.History{Runs: []view.Run{}}
+			if dir != "" {
+				s, err := r.openExisting(args, "history")
+				if err != nil {
+					return err
+				}
+				recs, err := s.stack.History()
+				if err != nil {
+					return err
+				}
+				for _, rec := range recs {
+					doc.Runs = append(doc.Runs, runOf(rec))
+				}
+			}
+			return r.show(doc)
+		},
+	})
+}
+
+func runOf(rec stack.Record) view.Run {
+	return view.Run{ID: rec.ID, Operation: rec.Kind, User: rec.User, Host: rec.Host, Start: rec.Start, End: rec.End,
+		Result: string(rec.Result), Counts: rec.Counts, Serial: rec.Serial}
+}

@@ -1,0 +1,320 @@
+package view
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/pulumi/pulumi/sdk/v3/go/common/tokens"
+
+	"dcos.example/dcos/installer/diag"
+	"dcos.example/dcos/installer/engine"
+)
+
+// Validation is the answer of validate, and of any command whose input is
+// wrong.
+type Validation struct {
+	Valid       bool        `json:"valid"`
+	File        string      `json:"file"`
+	Errors      int         `json:"errors"`
+	Warnings    int         `json:"warnings"`
+	Diagnostics []diag.JSON `json:"diagnostics"`
+}
+
+func (Validation) Kind() string { return "validation" }
+
+// WriteText says the verdict only; the findings have been shown with their
+// source.
+func (d Validation) WriteText(p *Printer) {
+	switch {
+	case !d.Valid:
+		p.Printf("%s is not valid: %s.\n", d.File, plural(d.Errors, "error"))
+	case d.Warnings > 0:
+		p.Printf("%s is valid, with %s.\n", d.File, plural(d.Warnings, "warning"))
+	default:
+		p.Printf("%s is valid.\n", d.File)
+	}
+}
+
+func plural(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// Result is how an apply or a destroy ended.
+type Result struct {
+	Operation string            `json:"operation"`
+	Cluster   string            `json:"cluster"`
+	Success   bool              `json:"success"`
+	Stopped   bool              `json:"stopped,omitempty"`
+	Done      map[engine.Op]int `json:"done"`
+	Failed    []Failure         `json:"failed,omitempty"`
+	Skipped   []Skip            `json:"skipped,omitempty"`
+	Elapsed   time.Duration     `json:"elapsedNanos"`
+	URL       string            `json:"url,omitempty"`
+	AdminUser string            `json:"adminUser,omitempty"`
+	Outputs   []Output          `json:"outputs,omitempty"`
+	Resume    string            `json:"resume,omitempty"` // the command that goes on
+	Error     string            `json:"error,omitempty"`  // what is wrong beyond single resources
+
+	// Password is shown to a person once. It is in no JSON form: those are
+	// kept in logs.
+	Password string `json:"-"`
+}
+
+// Failure is a resource whose change did not work.
+type Failure struct {
+	Type  string    `json:"type"`
+	Name  string    `json:"name"`
+	Op    engine.Op `json:"op"`
+	Error string    `json:"error"`
+	Kind  string    `json:"errorKind"`
+	Kept  bool      `json:"kept,omitempty"`
+}
+
+// Skip is a resource that was not tried.
+type Skip struct {
+	Type   string    `json:"type"`
+	Name   string    `json:"name"`
+	Op     engine.Op `json:"op"`
+	Reason string    `json:"reason"`
+}
+
+func (Result) Kind() string { return "result" }
+
+func (d Result) WriteText(p *Printer) {
+	for _, f := range d.Failed {
+		p.Printf("\n%s %s %s: %s\n", p.paint(red, "Error:"), f.Op, keyText(f.Type, f.Name), f.Error)
+		if f.Kept {
+			p.Printf("  Part of it exists and is recorded; the next apply finishes it.\n")
+		}
+	}
+	if len(d.Skipped) > 0 {
+		p.Printf("\nNot tried:\n")
+		var rows [][]string
+		for _, s := range d.Skipped {
+			rows = append(rows, []string{string(s.Op), keyText(s.Type, s.Name), s.Reason})
+		}
+		p.table("  ", rows)
+	}
+	if d.Error != "" && len(d.Failed) == 0 {
+		p.Printf("\n%s %s\n", p.paint(red, "Error:"), d.Error)
+	}
+	title := strings.ToUpper(d.Operation[:1]) + d.Operation[1:]
+	switch {
+	case d.Success:
+		p.Printf("\n%s %s (%s)\n", p.paint(green, title+" complete:"), countsText(d.Done, true), short(d.Elapsed))
+	case d.Stopped:
+		p.Printf("\n%s %s (%s)\n", p.paint(yellow, title+" stopped:"), countsText(d.Done, true), short(d.Elapsed))
+	default:
+		p.Printf("\n%s %s (%s)\n", p.paint(red, title+" failed:"), countsText(d.Done, true), short(d.Elapsed))
+	}
+	if d.Resume != "" {
+		p.Printf("What was done is recorded. Go on with: %s\n", d.Resume)
+	}
+	if d.Success && d.URL != "" {
+		p.Printf("\n  Console   %s\n  User      %s\n", d.URL, d.AdminUser)
+		if d.Password != "" {
+			p.Printf("  Password  %s\n\nThe password is shown this once; keep it now.\n", d.Password)
+		}
+	}
+	if len(d.Outputs) > 0 {
+		p.Printf("\nOutputs\n")
+		Outputs{Outputs: d.Outputs}.WriteText(p)
+	}
+}
+
+// Output is one output of a blueprint. Value is absent when it is sensitive or
+// not known.
+type Output struct {
+	Name        string          `json:"name"`
+	Description string          `json:"description,omitempty"`
+	Sensitive   bool            `json:"sensitive,omitempty"`
+	Known       bool            `json:"known"`
+	Value       json.RawMessage `json:"value,omitempty"`
+}
+
+// Outputs is the answer of output.
+type Outputs struct {
+	Outputs []Output `json:"outputs"`
+}
+
+func (Outputs) Kind() string { return "outputs" }
+
+func (d Outputs) WriteText(p *Printer) {
+	if len(d.Outputs) == 0 {
+		p.Printf("The blueprint has no outputs.\n")
+		return
+	}
+	var rows [][]string
+	for _, o := range d.Outputs {
+		v := string(o.Value)
+		switch {
+		case o.Sensitive:
+			v = "(sensitive)"
+		case !o.Known:
+			v = "(known after apply)"
+		}
+		rows = append(rows, []string{o.Name, "= " + v})
+	}
+	p.table("  ", rows)
+}
+
+// Status is the answer of status.
+type Status struct {
+	Cluster   string          `json:"cluster"`
+	ID        string          `json:"id,omitempty"`
+	URL       string          `json:"url,omitempty"`
+	State     string          `json:"state"` // absent, complete, partial, drifted
+	Serial    uint64          `json:"serial"`
+	StateDir  string          `json:"stateDir"`
+	Hosts     []HostStatus    `json:"hosts"`
+	Pending   []PendingStatus `json:"pending,omitempty"`
+	Drift     []engine.Drift  `json:"drift,omitempty"`
+	LastRun   *Run            `json:"lastRun,omitempty"`
+	Unchecked string          `json:"unchecked,omitempty"` // why the machines were not looked at
+}
+
+// HostStatus is one host of the cluster as recorded, and whether it is there.
+type HostStatus struct {
+	Name    string `json:"name"`
+	Role    string `json:"role"`
+	Address string `json:"address"`
+	Release string `json:"release,omitempty"`
+	State   string `json:"state"` // ready, unfinished, gone, changed, recorded
+}
+
+// PendingStatus is an operation on a resource whose outcome is open.
+type PendingStatus struct {
+	Type  string `json:"type"`
+	Name  string `json:"name"`
+	Op    string `json:"op"`
+	Error string `json:"error,omitempty"`
+}
+
+func (Status) Kind() string { return "status" }
+
+func (d Status) WriteText(p *Printer) {
+	p.Printf("Cluster %s: %s\n", p.paint(bold, d.Cluster), d.State)
+	if d.URL != "" {
+		p.Printf("Console %s\n", d.URL)
+	}
+	if len(d.Hosts) > 0 {
+		p.Printf("\n")
+		rows := [][]string{{"HOST", "ROLE", "ADDRESS", "RELEASE", "STATE"}}
+		for _, h := range d.Hosts {
+			rows = append(rows, []string{h.Name, h.Role, h.Address, shortDigest(h.Release), h.State})
+		}
+		p.table("", rows)
+	}
+	for _, x := range d.Pending {
+		line := fmt.Sprintf("%s of %s did not finish", x.Op, keyText(x.Type, x.Name))
+		if x.Error != "" {
+			line += ": " + x.Error
+		}
+		p.Printf("\n%s %s\n", p.paint(yellow, "!"), line)
+	}
+	if len(d.Drift) > 0 {
+		p.Printf("\n")
+		Plan{Plan: &engine.Plan{Drift: d.Drift}}.drift(p)
+		p.Printf("An apply repairs this.\n")
+	}
+	if d.Unchecked != "" {
+		p.Printf("\nThe hosts were not looked at: %s.\n", d.Unchecked)
+	}
+	if d.LastRun != nil {
+		p.Printf("\nLast run: %s by %s, %s, %s\n", d.LastRun.Operation, d.LastRun.User, d.LastRun.Start.Local().Format(time.DateTime), d.LastRun.Result)
+	}
+}
+
+func shortDigest(s string) string {
+	_, hex, ok := strings.Cut(s, ":")
+	if ok && len(hex) > 12 {
+		return hex[:12]
+	}
+	return s
+}
+
+// Run is one operation of the history.
+type Run struct {
+	ID        string         `json:"id"`
+	Operation string         `json:"operation"`
+	User      string         `json:"user"`
+	Host      string         `json:"host"`
+	Start     time.Time      `json:"start"`
+	End       time.Time      `json:"end,omitzero"`
+	Result    string         `json:"result"`
+	Counts    map[string]int `json:"counts,omitempty"`
+	Serial    uint64         `json:"serial"`
+}
+
+// History is the answer of history, oldest first.
+type History struct {
+	Runs []Run `json:"runs"`
+}
+
+func (History) Kind() string { return "history" }
+
+func (d History) WriteText(p *Printer) {
+	if len(d.Runs) == 0 {
+		p.Printf("Nothing was done yet.\n")
+		return
+	}
+	rows := [][]string{{"START", "OPERATION", "RESULT", "TOOK", "USER", "CHANGES"}}
+	for _, r := range slices.Backward(d.Runs) {
+		took := ""
+		if !r.End.IsZero() {
+			took = short(r.End.Sub(r.Start))
+		}
+		n := map[engine.Op]int{}
+		for k, v := range r.Counts {
+			if k != string(engine.OpSame) {
+				n[engine.Op(k)] = v
+			}
+		}
+		rows = append(rows, []string{r.Start.Local().Format(time.DateTime), r.Operation, r.Result, took, r.User, strings.TrimSuffix(countsText(n, true), ".")})
+	}
+	p.table("", rows)
+}
+
+// Message is a plain answer: a version, a file that was written.
+type Message struct {
+	What   string            `json:"-"`
+	Text   string            `json:"text"`
+	Fields map[string]string `json:"fields,omitempty"`
+}
+
+func (d Message) Kind() string         { return d.What }
+func (d Message) WriteText(p *Printer) { p.Printf("%s\n", d.Text) }
+
+// Problem is why a command could not do its work.
+type Problem struct {
+	Error     string `json:"error"`
+	ErrorKind string `json:"errorKind"`
+	Hint      string `json:"hint,omitempty"`
+	ExitCode  int    `json:"exitCode"`
+}
+
+func (Problem) Kind() string { return "error" }
+
+func (d Problem) WriteText(p *Printer) {
+	p.Printf("%s %s\n", p.paint(red, "Error:"), d.Error)
+	if d.Hint != "" {
+		p.Printf("\nHint: %s\n", d.Hint)
+	}
+}
+
+func short(d time.Duration) string {
+	if d < 10*time.Second {
+		return d.Round(100 * time.Millisecond).String()
+	}
+	return d.Round(time.Second).String()
+}
+
+func keyText(typ, name string) string {
+	return engine.Key{Type: tokens.Type(typ), Name: name}.String()
+}

@@ -1,0 +1,236 @@
+package view
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/charmbracelet/x/ansi"
+
+	"dcos.example/dcos/installer/engine"
+)
+
+// Plan shows what an apply or a destroy would do.
+type Plan struct {
+	Cluster string `json:"cluster"`
+	*engine.Plan
+	Summary engineCounts `json:"summary"`
+	// Saved is the file that the plan was written to.
+	Saved string `json:"saved,omitempty"`
+	// Destroy says that the plan is one of a destroy.
+	Destroy bool `json:"destroy,omitempty"`
+}
+
+type engineCounts map[engine.Op]int
+
+// NewPlan returns the document of p.
+func NewPlan(cluster string, p *engine.Plan) Plan {
+	return Plan{Cluster: cluster, Plan: p, Summary: p.Counts()}
+}
+
+func (Plan) Kind() string { return "plan" }
+
+var (
+	symbols = map[engine.Op]string{engine.OpCreate: "+", engine.OpUpdate: "~", engine.OpReplace: "-/+", engine.OpDelete: "-", engine.OpForget: "x", engine.OpSame: " "}
+	colors  = map[engine.Op]style{engine.OpCreate: green, engine.OpUpdate: yellow, engine.OpReplace: red, engine.OpDelete: red, engine.OpForget: yellow}
+	verbs   = []struct {
+		op   engine.Op
+		verb string
+		done string
+	}{
+		{engine.OpCreate, "to create", "created"}, {engine.OpUpdate, "to change", "changed"}, {engine.OpReplace, "to replace", "replaced"},
+		{engine.OpDelete, "to delete", "deleted"}, {engine.OpForget, "to forget", "forgotten"},
+	}
+)
+
+func (d Plan) WriteText(p *Printer) {
+	d.drift(p)
+	if !d.HasChanges() {
+		p.Printf("Nothing to do: cluster %s is as wanted (%d resources).\n", d.Cluster, len(d.Steps))
+		return
+	}
+	p.Printf("%s\n\n", p.paint(bold, "Plan for cluster "+d.Cluster))
+	for _, s := range d.Steps {
+		if s.Op != engine.OpSame {
+			d.step(p, s)
+		}
+	}
+	p.Printf("\n%s\n", p.paint(bold, "Plan: "+countsText(d.Summary, false)))
+	if d.Saved != "" {
+		p.Printf("Written to %s. Carry it out with: dcos-install apply %s\n", d.Saved, d.Saved)
+	}
+}
+
+func (d Plan) drift(p *Printer) {
+	if len(d.Drift) == 0 {
+		return
+	}
+	p.Printf("%s\n\n", p.paint(bold, "Changed since the last apply, outside of it"))
+	for _, x := range d.Drift {
+		k := engine.KeyOf(x.URN)
+		if x.Gone {
+			p.Printf("  %s %s is gone\n", p.paint(red, "!"), k)
+			continue
+		}
+		p.Printf("  %s %s\n", p.paint(yellow, "!"), k)
+		changes(p, x.Changes, engine.OpUpdate, nil)
+	}
+	p.Printf("\n")
+}
+
+func (d Plan) step(p *Printer, s engine.Step) {
+	mark := fmt.Sprintf("%3s", symbols[s.Op])
+	line := fmt.Sprintf(" %s %s", p.paint(colors[s.Op], mark), s.Key())
+	if why := because(s); why != "" {
+		line += "  " + p.paint(dim, "# "+why)
+	}
+	p.Printf("%s\n", line)
+	if s.Op != engine.OpDelete && s.Op != engine.OpForget {
+		changes(p, s.Changes, s.Op, s.ReplaceKeys)
+	}
+	if effect := effectOf(s); effect != "" {
+		p.Printf("       %s %s\n", p.paint(yellow, "⚠"), effect)
+	}
+}
+
+func because(s engine.Step) string {
+	why := s.Reason
+	if why == "" && len(s.ReplaceKeys) > 0 {
+		why = strings.Join(s.ReplaceKeys, ", ") + " cannot change in place"
+	}
+	if s.DeleteFirst {
+		why = strings.TrimPrefix(why+"; the old one goes first", "; ")
+	}
+	return why
+}
+
+// effectOf says what a step does to what runs on the cluster.
+func effectOf(s engine.Step) string {
+	gone := s.Op == engine.OpReplace || s.Op == engine.OpDelete
+	role, _, _ := strings.Cut(s.Name, "-")
+	switch string(s.Key().Type) + " " + role {
+	case "local:host:Host agent", "local:host:Host public":
+		if gone {
+			return "its tasks are started on other agents; its persistent volumes are lost"
+		}
+	case "local:host:Host master":
+		if gone {
+			return "its copy of the cluster's state is lost"
+		}
+	case "dcos:host:Node agent", "dcos:host:Node public":
+		if s.Op == engine.OpUpdate {
+			return "the agent restarts; its tasks keep running"
+		}
+	case "dcos:host:Node master":
+		if s.Op == engine.OpUpdate {
+			return "the master restarts; tasks keep running"
+		}
+	}
+	return ""
+}
+
+// changes writes the inputs that differ, one line each. What is inside "files"
+// is one line per file: contents are too long to show, and often secret.
+func changes(p *Printer, cs []engine.Change, op engine.Op, replace []string) {
+	var rows [][]string
+	created := 0
+	seen := map[string]bool{}
+	for _, c := range cs {
+		if file, ok := fileOf(c.Path); ok {
+			if op == engine.OpCreate || op == engine.OpReplace {
+				if !seen[file] {
+					created++
+				}
+				seen[file] = true
+				continue
+			}
+			if !seen[file] {
+				seen[file] = true
+				rows = append(rows, []string{file, p.paint(dim, how(c))})
+			}
+			continue
+		}
+		to := value(c.New)
+		switch {
+		case c.Old != "" && c.New != "":
+			to = value(c.Old) + " → " + to
+		case c.New == "":
+			to = value(c.Old) + " → (none)"
+		case op == engine.OpUpdate:
+			to = "(none) → " + to
+		}
+		if slices.Contains(replace, rootOf(c.Path)) {
+			to += "  " + p.paint(red, "# forces replacement")
+		}
+		rows = append(rows, []string{c.Path, to})
+	}
+	if created > 0 {
+		rows = append(rows, []string{"files", fmt.Sprintf("%d files", created)})
+	}
+	for i := range rows {
+		rows[i][1] = p.fit(rows[i][1], ansi.StringWidth(rows[i][0])+9)
+	}
+	p.table("       ", rows)
+}
+
+func how(c engine.Change) string {
+	switch {
+	case c.Old == "":
+		return "new file"
+	case c.New == "":
+		return "no longer needed"
+	}
+	return "changed"
+}
+
+// rootOf returns the top-level input of a path like `host.dir` or `a["b"]`.
+func rootOf(path string) string {
+	if i := strings.IndexAny(path, ".["); i >= 0 {
+		return path[:i]
+	}
+	return path
+}
+
+// fileOf recognises a path into the files of a node, such as
+// files./etc/hosts.content, and returns the file's.
+func fileOf(path string) (string, bool) {
+	file, ok := strings.CutPrefix(path, "files.")
+	if !ok {
+		return "", false
+	}
+	for _, field := range []string{".content", ".mode"} {
+		if name, ok := strings.CutSuffix(file, field); ok {
+			return name, true
+		}
+	}
+	return file, true
+}
+
+const maxValue = 72
+
+// value shows one JSON text of a plan.
+func value(s string) string {
+	r := strings.NewReplacer(`"[secret]"`, "(sensitive)", "[secret]", "(sensitive)", `"[unknown]"`, "(known after apply)", "[unknown]", "(known after apply)")
+	return ansi.Truncate(r.Replace(s), maxValue, "…")
+}
+
+// countsText is "3 to create, 1 to change", or what was done.
+func countsText(n map[engine.Op]int, done bool) string {
+	var parts []string
+	for _, v := range verbs {
+		if n[v.op] > 0 {
+			word := v.verb
+			if done {
+				word = v.done
+			}
+			parts = append(parts, fmt.Sprintf("%d %s", n[v.op], word))
+		}
+	}
+	if n[engine.OpSame] > 0 {
+		parts = append(parts, fmt.Sprintf("%d unchanged", n[engine.OpSame]))
+	}
+	if len(parts) == 0 {
+		return "nothing"
+	}
+	return strings.Join(parts, ", ") + "."
+}
