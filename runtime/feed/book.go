@@ -2,6 +2,7 @@ package feed
 
 import (
 	"net/netip"
+	"net/url"
 	"time"
 
 	"dcos.example/dcos/runtime/api/mesos/master"
@@ -40,6 +41,14 @@ func (b *book) publish(revision uint64) *View {
 	return &View{
 		revision: revision, leader: b.leader, leaderAddr: b.leaderAddr,
 		agents: b.agents.freeze(), frameworks: b.frameworks.freeze(), tasks: b.tasks.freeze(),
+	}
+}
+
+// lead notes the base URL of the master that the events come from.
+func (b *book) lead(base string) {
+	b.leader, b.leaderAddr = base, netip.Addr{}
+	if u, err := url.Parse(base); err == nil {
+		b.leaderAddr, _ = netip.ParseAddr(u.Hostname())
 	}
 }
 

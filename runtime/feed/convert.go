@@ -45,7 +45,7 @@ func newAgent(a *master.Response_GetAgents_Agent) *Agent {
 
 func newFramework(info *mesos.FrameworkInfo, active bool) *Framework {
 	return &Framework{
-		ID: task.FrameworkID(info.GetId().GetValue()), Name: info.GetName(), WebUI: info.GetWebuiUrl(), Active: active,
+		ID: task.FrameworkID(info.GetId().GetValue()), Name: info.GetName(), WebUI: info.GetWebuiUrl(), Host: info.GetHostname(), Active: active,
 	}
 }
 

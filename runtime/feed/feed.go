@@ -15,7 +15,6 @@ import (
 	"iter"
 	"log/slog"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"sync"
 	"time"
@@ -96,7 +95,7 @@ func New(cfg Config) (*Feed, error) {
 	}
 	return &Feed{
 		cfg: cfg, client: framework.NoRedirects(cfg.Client),
-		view: newBook().publish(0), changed: make(chan struct{}),
+		view: Empty(), changed: make(chan struct{}),
 	}, nil
 }
 
@@ -258,8 +257,7 @@ func (f *Feed) consume(b *book, leader *url.URL, events <-chan *master.Event) (s
 			}
 			for n := 1; open; n++ { // one view for all that is there already
 				if event.GetType() == master.Event_SUBSCRIBED {
-					b.leader = leader.String()
-					b.leaderAddr, _ = netip.ParseAddr(leader.Hostname())
+					b.lead(leader.String())
 					synced = true
 					f.cfg.Log.Info("feed subscribed", "master", leader.Host)
 				}

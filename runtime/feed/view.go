@@ -45,6 +45,7 @@ type Framework struct {
 	ID     task.FrameworkID
 	Name   string
 	WebUI  string
+	Host   string // as the framework wrote it: a name or an address
 	Active bool
 }
 
