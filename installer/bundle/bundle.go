@@ -26,6 +26,9 @@ import (
 	"dcos.example/dcos/runtime/fault"
 )
 
+// CacheDir is where releases are unpacked on the installer's machine.
+const CacheDir = "/var/lib/dcos-install/bundles"
+
 const (
 	manifestName = "manifest.json"
 	// maxManifest bounds what is read before anything is verified.

@@ -69,7 +69,7 @@ type UnitStatus struct {
 	Enabled  bool      `json:"enabled"`
 	PID      int       `json:"pid,omitempty"` // as seen inside the host
 	Since    time.Time `json:"since"`
-	Restarts int       `json:"restarts"`           // by the Restart= rule since loaded
+	Restarts int       `json:"restarts"`            // by the Restart= rule since loaded
 	LastExit string    `json:"last_exit,omitempty"` // how the main process ended last
 	Log      string    `json:"log,omitempty"`
 }

@@ -52,6 +52,7 @@ type Info struct {
 	Uplink  bool         `json:"uplink"`
 	Bridge  string       `json:"bridge"`
 	MTU     int          `json:"mtu"`
+	Owner   string       `json:"owner,omitempty"` // whoever made it knows this token
 	// Forwarding names the interface for which we switched forwarding on.
 	Forwarding string `json:"forwarding,omitempty"`
 }
@@ -178,7 +179,7 @@ func (n Networks) save(i Info) error {
 func Clash(r netip.Prefix, bridge string) error {
 	op := "check the range " + r.String()
 	refuse := func(what string) error {
-		return fault.Newf(op, fault.Invalid, "it overlaps %s of this machine; choose another range as the network's cidr", what)
+		return fault.Newf(op, fault.Invalid, "it overlaps %s of this machine; choose another one: attribute \"range\" of the provider block", what)
 	}
 	own := -1
 	if l, err := netlink.LinkByName(bridge); err == nil {

@@ -182,6 +182,22 @@ func cidrMask(bits int) []byte {
 	return p[:]
 }
 
+// connected reports whether the host's port is on the cluster's bridge.
+func connected(cluster, name string) (bool, error) {
+	port, err := netlink.LinkByName(vethName(cluster, name))
+	if _, ok := errors.AsType[netlink.LinkNotFoundError](err); ok {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	br, err := netlink.LinkByName(network.BridgeName(cluster))
+	if _, ok := errors.AsType[netlink.LinkNotFoundError](err); ok {
+		return false, nil
+	}
+	return err == nil && port.Attrs().MasterIndex == br.Attrs().Index, err
+}
+
 // disconnect deletes the host's port. The kernel does so too once the host's
 // namespace is gone, only later.
 func disconnect(cluster, name string) error {

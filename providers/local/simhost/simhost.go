@@ -66,7 +66,17 @@ type Host struct {
 	CPUs      float64 `json:"cpus"`
 	MemoryMiB int64   `json:"memory_mib"`
 	DiskMiB   int64   `json:"disk_mib"`
+	Role      string  `json:"role,omitempty"`    // for people who look at the file
+	Network   string  `json:"network,omitempty"` // name of the bridge
+	Owner     string  `json:"owner,omitempty"`   // whoever made it knows this token
 }
+
+// The least a host needs.
+const (
+	MinCPUs      = 0.05
+	MinMemoryMiB = 32
+	MinDiskMiB   = 64
+)
 
 // State is a host as it is.
 type State struct {
@@ -75,6 +85,8 @@ type State struct {
 	PID     int // of the first process, on the machine
 	Boot    string
 	Running bool
+	// Connected says that its port is on the bridge.
+	Connected bool
 }
 
 // Machine is the machine on which hosts live.
@@ -102,8 +114,9 @@ func (h Host) check() error {
 			errs = append(errs, fmt.Errorf("%s: %q is not a name", what, v))
 		}
 	}
-	if h.CPUs < 0.05 || h.MemoryMiB < 32 || h.DiskMiB < 64 {
-		errs = append(errs, fmt.Errorf("a host needs at least 0.05 CPUs, 32 MiB of memory and 64 MiB of disk, not %g, %d and %d", h.CPUs, h.MemoryMiB, h.DiskMiB))
+	if h.CPUs < MinCPUs || h.MemoryMiB < MinMemoryMiB || h.DiskMiB < MinDiskMiB {
+		errs = append(errs, fmt.Errorf("a host needs at least %g CPUs, %d MiB of memory and %d MiB of disk, not %g, %d and %d",
+			MinCPUs, MinMemoryMiB, MinDiskMiB, h.CPUs, h.MemoryMiB, h.DiskMiB))
 	}
 	return errors.Join(errs...)
 }
@@ -147,6 +160,12 @@ func (m Machine) Ensure(ctx context.Context, h Host) (State, error) {
 		if err := limit(layout, h); err != nil {
 			return old, fault.New(op, fault.KindOf(err), err)
 		}
+		if !old.Connected {
+			if err := errors.Join(disconnect(h.Cluster, h.Name), connect(old.PID, net, h)); err != nil {
+				return old, fault.New(op, fault.Internal, err)
+			}
+			old.Connected = true
+		}
 		return old, nil
 	}
 	st, err := m.start(ctx, layout, net, h)
@@ -180,6 +199,10 @@ func (m Machine) inspect(cluster, name string) (State, error) {
 	}
 	if p.alive() {
 		st.PID, st.Boot, st.Running = p.PID, p.Boot, true
+		var err error
+		if st.Connected, err = connected(cluster, name); err != nil {
+			return st, fault.New("look at host "+name, fault.Internal, err)
+		}
 	}
 	return st, nil
 }
@@ -241,7 +264,7 @@ func (m Machine) start(ctx context.Context, layout cgroup.Layout, net network.In
 		defer cancel()
 		return st, errors.Join(err, m.clear(undo, layout, h.Cluster, h.Name))
 	}
-	st.PID, st.Boot, st.Running = p.PID, p.Boot, true
+	st.PID, st.Boot, st.Running, st.Connected = p.PID, p.Boot, true, true
 	return st, nil
 }
 

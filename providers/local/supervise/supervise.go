@@ -37,7 +37,7 @@ type Process struct {
 	Env     []string
 	Dir     string
 	Limits  map[string]uint64
-	Discard bool         // no log
+	Discard bool        // no log
 	Files   [3]*os.File // for a one-off command
 }
 
