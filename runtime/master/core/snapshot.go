@@ -1,0 +1,227 @@
+package core
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"dcos.example/dcos/runtime/allocator"
+	mesos "dcos.example/dcos/runtime/api/mesos"
+	"dcos.example/dcos/runtime/api/mesos/master"
+	"dcos.example/dcos/runtime/api/wire"
+	"dcos.example/dcos/runtime/master/registry"
+	"dcos.example/dcos/runtime/master/session"
+	"dcos.example/dcos/runtime/resource"
+	"dcos.example/dcos/runtime/task"
+)
+
+const (
+	maxSubscribers = 1_000
+	operatorQueue  = 50_000 // records an operator may be behind
+)
+
+// Snapshot is everything readers see, at one moment. It does not change.
+type Snapshot struct {
+	Info        *mesos.MasterInfo
+	Elected     time.Time
+	Agents      []AgentView
+	Recovered   []*mesos.AgentInfo
+	Frameworks  []FrameworkView
+	Completed   []FrameworkView
+	Counters    Counters
+	Subscribers int
+	Offers      int
+	Unreachable int // agents
+
+	version uint64
+}
+
+// AgentView is one agent.
+type AgentView struct {
+	Info                     *mesos.AgentInfo
+	Capabilities             []*mesos.AgentInfo_Capability
+	Version, PID             string
+	Active                   bool // connected: may be offered
+	Registered, Reregistered time.Time
+	Total, Used, Offered     resource.Resources
+}
+
+// FrameworkView is one framework with its tasks.
+type FrameworkView struct {
+	Info                                   *mesos.FrameworkInfo
+	Roles                                  []string
+	Suppressed                             []string
+	Active, Connected, Recovered           bool
+	Registered, Reregistered, Unregistered time.Time
+	Tasks, Unreachable, Done               []*mesos.Task
+	Offers                                 []*mesos.Offer
+	Executors                              []ExecutorView
+	Used, Offered                          resource.Resources
+}
+
+// ExecutorView is one executor on one agent.
+type ExecutorView struct {
+	Info  *mesos.ExecutorInfo
+	Agent *mesos.AgentID
+}
+
+// Snapshot returns the state now. Snapshots are shared by all readers until
+// something changes.
+func (c *Core) Snapshot() *Snapshot {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.snapshot()
+}
+
+func (c *Core) snapshot() *Snapshot {
+	if c.cached != nil && c.cached.version == c.version {
+		return c.cached
+	}
+	s := &Snapshot{
+		Info: c.Info, Elected: c.Elected, Counters: maps.Clone(c.counters),
+		Subscribers: len(c.subs), Offers: len(c.offers), version: c.version,
+		Unreachable: c.reg.Count(registry.Unreachable),
+		Agents:      make([]AgentView, 0, len(c.agents)), Frameworks: make([]FrameworkView, 0, len(c.frameworks)),
+	}
+	for _, a := range c.agents {
+		s.Agents = append(s.Agents, a.viewAt())
+	}
+	slices.SortFunc(s.Agents, func(a, b AgentView) int {
+		return strings.Compare(a.Info.GetId().GetValue(), b.Info.GetId().GetValue())
+	})
+	for _, a := range c.recovered {
+		s.Recovered = append(s.Recovered, a.Info)
+	}
+	for _, f := range c.frameworks {
+		s.Frameworks = append(s.Frameworks, f.view(c))
+	}
+	slices.SortFunc(s.Frameworks, func(a, b FrameworkView) int {
+		return strings.Compare(a.Info.GetId().GetValue(), b.Info.GetId().GetValue())
+	})
+	for _, f := range c.completed {
+		s.Completed = append(s.Completed, f.view(c))
+	}
+	c.cached = s
+	return s
+}
+
+func (a *agent) viewAt() AgentView {
+	return AgentView{
+		Info: a.info, Capabilities: a.capabilities, Version: a.version, PID: a.pid(), Active: a.connected,
+		Registered: a.registered, Reregistered: a.reregistered, Total: a.total, Used: a.used, Offered: a.offered,
+	}
+}
+
+// summary is the framework without its tasks and executors: O(offers).
+func (f *framework) summary() FrameworkView {
+	v := FrameworkView{
+		Info: f.info, Roles: f.roles, Active: f.stream != nil, Connected: f.stream != nil, Recovered: f.recovered,
+		Registered: f.registered, Reregistered: f.reregistered, Unregistered: f.unregistered,
+		Used: f.used, Offered: f.offered,
+	}
+	for r, on := range f.suppressed {
+		if on {
+			v.Suppressed = append(v.Suppressed, r)
+		}
+	}
+	for _, o := range f.offers {
+		v.Offers = append(v.Offers, o.view)
+	}
+	return v
+}
+
+// view copies the framework for readers.
+func (f *framework) view(c *Core) FrameworkView {
+	v := f.summary()
+	v.Done = slices.Clone(f.done)
+	v.Tasks = make([]*mesos.Task, 0, len(f.tasks))
+	seen := map[task.AgentID]bool{}
+	for _, r := range f.tasks {
+		if r.view.GetState() == task.Unreachable {
+			v.Unreachable = append(v.Unreachable, r.view)
+			continue
+		}
+		v.Tasks = append(v.Tasks, r.view)
+		if a := c.agents[r.agent]; a != nil && len(a.executors) > 0 && !seen[r.agent] {
+			seen[r.agent] = true
+			for key, e := range a.executors {
+				if key.framework == f.id {
+					v.Executors = append(v.Executors, ExecutorView{e.info, a.info.Id})
+				}
+			}
+		}
+	}
+	return v
+}
+
+// Stats returns the allocator's.
+func (c *Core) Stats() allocator.Stats {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.alloc.Stats()
+}
+
+func timeInfo(t time.Time) *mesos.TimeInfo {
+	if t.IsZero() {
+		return nil
+	}
+	return &mesos.TimeInfo{Nanoseconds: proto.Int64(t.UnixNano())}
+}
+
+// Proto writes the agent as GET_AGENTS and AGENT_ADDED do.
+func (v AgentView) Proto() *master.Response_GetAgents_Agent {
+	return &master.Response_GetAgents_Agent{
+		AgentInfo: v.Info, Active: proto.Bool(v.Active), Deactivated: proto.Bool(false), Version: proto.String(v.Version),
+		Pid: proto.String(v.PID), RegisteredTime: timeInfo(v.Registered), ReregisteredTime: timeInfo(v.Reregistered),
+		TotalResources: v.Total.ProtoBoth(), AllocatedResources: v.Used.ProtoBoth(), OfferedResources: v.Offered.ProtoBoth(),
+		Capabilities: v.Capabilities,
+	}
+}
+
+// Proto writes the framework as GET_FRAMEWORKS and FRAMEWORK_ADDED do.
+func (v FrameworkView) Proto() *master.Response_GetFrameworks_Framework {
+	return &master.Response_GetFrameworks_Framework{
+		FrameworkInfo: v.Info, Active: proto.Bool(v.Active), Connected: proto.Bool(v.Connected), Recovered: proto.Bool(v.Recovered),
+		RegisteredTime: timeInfo(v.Registered), ReregisteredTime: timeInfo(v.Reregistered), UnregisteredTime: timeInfo(v.Unregistered),
+		Offers: v.Offers, AllocatedResources: v.Used.ProtoBoth(), OfferedResources: v.Offered.ProtoBoth(),
+	}
+}
+
+// publish sends an event to every operator. One that is too slow is dropped.
+// The caller holds mu; the message must not change any more.
+func (c *Core) publish(e *master.Event) {
+	c.version++
+	if len(c.subs) == 0 {
+		return
+	}
+	rec := session.NewRecord(e)
+	c.subs = slices.DeleteFunc(c.subs, func(s *session.Stream) bool { return !s.SendRecord(rec) })
+}
+
+// Watch opens an operator's stream, whose first record is made of first's
+// message: events follow without a gap. The oldest stream makes room.
+func (c *Core) Watch(format wire.Format, first func(*Snapshot) proto.Message) *session.Stream {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	snap := c.snapshot()
+	s := session.New(format, operatorQueue)
+	s.SendRecord(session.NewLazyRecord(func() proto.Message { return first(snap) }))
+	if len(c.subs) >= maxSubscribers {
+		c.subs[0].Close("too many subscribers")
+		c.subs = c.subs[1:]
+	}
+	c.subs = append(c.subs, s)
+	c.version++
+	return s
+}
+
+// Unwatch forgets an operator's stream.
+func (c *Core) Unwatch(s *session.Stream) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.subs = slices.DeleteFunc(c.subs, func(x *session.Stream) bool { return x == s })
+	c.version++
+}
