@@ -193,7 +193,6 @@ func checkPorts(a *marathon.App, p *Problems) {
 		if m.HostPort != nil {
 			port(path+"/hostPort", *m.HostPort)
 		}
-		p.check(m.ContainerPort != 0 || m.HostPort != nil || !OnHost(a), path+"/containerPort", "is required without a host port")
 	}
 }
 
