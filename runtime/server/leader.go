@@ -1,9 +1,12 @@
 package server
 
 import (
+	"crypto/tls"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
+	"time"
 
 	"dcos.example/dcos/runtime/fault"
 )
@@ -58,4 +61,17 @@ func (f follower) RoundTrip(req *http.Request) (*http.Response, error) {
 		cur = next
 	}
 	return nil, fault.Newf("find the leading master", fault.Unavailable, "%d redirects, the last to %s", maxHops, cur.URL.Host)
+}
+
+// Transport is an http.Transport for calls within the cluster: it gives up
+// soon on a host that does not answer a dial, and never on a stream.
+func Transport(cfg *tls.Config) *http.Transport {
+	return &http.Transport{
+		DialContext:         (&net.Dialer{Timeout: 2 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
+		TLSClientConfig:     cfg,
+		TLSHandshakeTimeout: 5 * time.Second,
+		MaxIdleConnsPerHost: 32,
+		IdleConnTimeout:     90 * time.Second,
+		DisableCompression:  true,
+	}
 }

@@ -1,0 +1,1 @@
+window.location = "/login?next=" + encodeURIComponent(window.location.pathname + window.location.search);
