@@ -30,7 +30,8 @@ import (
 const CacheDir = "/var/lib/dcos-install/bundles"
 
 const (
-	manifestName = "manifest.json"
+	// ManifestName is the file beside a release's own that names them all.
+	ManifestName = "manifest.json"
 	// maxManifest bounds what is read before anything is verified.
 	maxManifest = 8 << 20
 )
@@ -71,7 +72,7 @@ func (m Manifest) encode() []byte {
 func (m Manifest) check() error {
 	last := ""
 	for _, f := range m.Files {
-		if !filepath.IsLocal(f.Path) || f.Path == manifestName || f.Path <= last || f.Size < 0 {
+		if !filepath.IsLocal(f.Path) || f.Path == ManifestName || f.Path <= last || f.Size < 0 {
 			return fmt.Errorf("bad entry %q", f.Path)
 		}
 		last = f.Path
@@ -142,7 +143,7 @@ func Write(w io.Writer, dir, version string) (Manifest, error) {
 	}
 	tw := tar.NewWriter(zw)
 	text := m.encode()
-	if err := entry(tw, manifestName, 0o644, int64(len(text)), bytes.NewReader(text)); err != nil {
+	if err := entry(tw, ManifestName, 0o644, int64(len(text)), bytes.NewReader(text)); err != nil {
 		return m, fault.New(op, fault.Internal, err)
 	}
 	for _, f := range m.Files {
@@ -194,8 +195,8 @@ func open(path string) (*reader, error) {
 	}
 	r := &reader{file: f, zr: zr, tar: tar.NewReader(zr)}
 	h, err := r.tar.Next()
-	if err == nil && h.Name != manifestName {
-		err = fmt.Errorf("begins with %q, not with %s", h.Name, manifestName)
+	if err == nil && h.Name != ManifestName {
+		err = fmt.Errorf("begins with %q, not with %s", h.Name, ManifestName)
 	}
 	var text []byte
 	if err == nil {
@@ -286,7 +287,7 @@ func (r *reader) unpack(dir string) error {
 	if h, err := r.tar.Next(); err != io.EOF {
 		return fmt.Errorf("after the last file: %v, %w", h, err)
 	}
-	return os.WriteFile(filepath.Join(dir, manifestName), r.m.encode(), 0o644)
+	return os.WriteFile(filepath.Join(dir, ManifestName), r.m.encode(), 0o644)
 }
 
 func (r *reader) extract(path string, want File) error {

@@ -33,6 +33,13 @@ func (r *Reader) Fail(key, format string, args ...any) {
 // Failures returns what was wrong so far, including properties that nobody
 // asked for.
 func (r *Reader) Failures() []plugin.CheckFailure {
+	r.Close()
+	return *r.failures
+}
+
+// Close notes properties that nobody asked for; of the outermost reader,
+// Failures does so.
+func (r *Reader) Close() {
 	var extra []string
 	for k := range r.m {
 		if !slices.Contains(r.seen, k) {
@@ -42,8 +49,8 @@ func (r *Reader) Failures() []plugin.CheckFailure {
 	slices.Sort(extra)
 	for _, k := range extra {
 		r.Fail(k, "is not a property of this resource")
+		r.seen = append(r.seen, resource.PropertyKey(k))
 	}
-	return *r.failures
 }
 
 // Unknown reports whether a value that was read is known only after apply.

@@ -189,6 +189,18 @@ func (m Machine) Inspect(cluster, name string) (State, error) {
 	return st, err
 }
 
+// At returns the host whose directory is dir, as a State of Inspect names it;
+// fault.NotFound when there is none.
+func At(dir string) (State, error) {
+	cluster := filepath.Dir(dir)
+	m := Machine{Dir: filepath.Dir(cluster)}
+	st, err := m.Inspect(filepath.Base(cluster), filepath.Base(dir))
+	if err == nil && st.Dir == "" {
+		err = fault.Newf("find local host", fault.NotFound, "there is none in %s", dir)
+	}
+	return st, err
+}
+
 func (m Machine) inspect(cluster, name string) (State, error) {
 	st := State{Dir: m.dir(cluster, name)}
 	var p process

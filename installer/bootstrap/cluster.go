@@ -1,0 +1,323 @@
+package bootstrap
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/pulumi/pulumi/sdk/v3/go/common/resource"
+	"github.com/pulumi/pulumi/sdk/v3/go/common/resource/plugin"
+
+	"dcos.example/dcos/installer/host"
+	"dcos.example/dcos/providers"
+	"dcos.example/dcos/providers/input"
+	"dcos.example/dcos/runtime/config"
+	"dcos.example/dcos/runtime/fault"
+)
+
+// clusters is TypeCluster: nothing of its own, it exists when the cluster
+// answers as a whole.
+type clusters struct{ p *Provider }
+
+type cluster struct {
+	masters  []string // addresses
+	agents   int      // of both kinds
+	ca       string
+	user     string
+	password string
+	hosts    []host.Ref // to look at when it does not come up
+}
+
+func readCluster(m resource.PropertyMap) (cluster, *input.Reader) {
+	r := input.Read(m)
+	c := cluster{
+		agents: int(r.Number("agents")) + int(r.Number("publicAgents")), ca: r.Text("caCert"),
+		user: r.OptionalText("adminUser"), password: r.OptionalText("adminPassword"),
+	}
+	r.OptionalText("release") // another release is a reason to look again
+	for _, v := range r.List("masters") {
+		v, known := input.Plain(v)
+		if known && !v.IsString() {
+			r.Fail("masters", "%v is not an address", v)
+		} else if known {
+			c.masters = append(c.masters, v.StringValue())
+		}
+	}
+	if len(c.masters) == 0 && !r.Unknown("masters") {
+		r.Fail("masters", "is empty")
+	}
+	for i, v := range r.List("hosts") {
+		v, known := input.Plain(v)
+		if !known {
+			continue
+		}
+		if !v.IsObject() {
+			r.Fail("hosts", "element %d is not an object", i)
+			continue
+		}
+		h := input.Read(v.ObjectValue())
+		ref := host.Ref{Kind: h.OptionalText("kind"), Dir: h.OptionalText("dir"), Name: h.OptionalText("name")}
+		if !h.Unknown() {
+			c.hosts = append(c.hosts, ref)
+		}
+	}
+	return c, r
+}
+
+func (clusters) check(req plugin.CheckRequest) plugin.CheckResponse {
+	_, r := readCluster(req.News)
+	return plugin.CheckResponse{Properties: req.News, Failures: r.Failures()}
+}
+
+func (clusters) diff(req plugin.DiffRequest) plugin.DiffResponse { return providers.DiffInputs(req) }
+
+func (k clusters) create(ctx context.Context, req plugin.CreateRequest) (res plugin.CreateResponse, err error) {
+	c, r := readCluster(req.Properties)
+	if req.Preview && r.Unknown("masters") {
+		return plugin.CreateResponse{Properties: resource.PropertyMap{"url": providers.Unknown(), "masters": providers.Unknown()}}, nil
+	}
+	res.Properties = resource.PropertyMap{"url": resource.NewProperty("https://" + c.masters[0]), "masters": req.Properties["masters"]}
+	if req.Preview {
+		return res, nil
+	}
+	res.ID = resource.ID("cluster:" + c.masters[0])
+	return res, partial(nil, k.p.wait(ctx, c))
+}
+
+// wait returns when the cluster is healthy.
+func (p *Provider) wait(ctx context.Context, c cluster) error {
+	const step = "wait for the cluster"
+	done := providers.Step(ctx, step)
+	watch, err := p.newWatch(c)
+	if err != nil {
+		return done(err)
+	}
+	defer watch.client.CloseIdleConnections()
+	bounded, cancel := context.WithTimeoutCause(ctx, p.o.Patience, errTime)
+	defer cancel()
+	said := ""
+	err = p.poll(bounded, func() (bool, error) {
+		// One slow answer must not use up the time of the others.
+		one, stop := context.WithTimeout(bounded, 5*time.Second)
+		defer stop()
+		lacks, err := watch.look(one)
+		if lacks != said && lacks != "" {
+			said = lacks
+			providers.Note(ctx, step, "waiting for "+lacks)
+		}
+		return lacks == "", err
+	})
+	switch {
+	case err == nil:
+		return done(nil)
+	case errors.Is(err, errTime):
+		// The time is up, not the caller's patience with the diagnosis.
+		return done(fault.Newf(step, fault.Unavailable, "after %s it still waits for %s\n%s", p.o.Patience, said, p.diagnose(ctx, c)))
+	default:
+		return done(fault.New(step, fault.KindOf(err), err))
+	}
+}
+
+// watch asks one cluster how it is.
+type watch struct {
+	c      cluster
+	client *http.Client
+	token  string
+}
+
+func (p *Provider) newWatch(c cluster) (*watch, error) {
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM([]byte(c.ca)) {
+		return nil, fault.Newf("read the cluster's CA", fault.Invalid, "caCert holds no certificate")
+	}
+	return &watch{c: c, client: &http.Client{
+		Transport: &http.Transport{DialContext: p.o.Dial, TLSClientConfig: &tls.Config{RootCAs: pool}, ResponseHeaderTimeout: 5 * time.Second},
+		CheckRedirect: func(*http.Request, []*http.Request) error {
+			return http.ErrUseLastResponse // an answer that leads elsewhere is not the one asked for
+		},
+	}}, nil
+}
+
+// answer is the part of a response that look needs.
+type answer struct {
+	status int
+	body   []byte
+}
+
+func (w *watch) ask(ctx context.Context, method, master, path string, body []byte) (answer, error) {
+	url := "https://" + net.JoinHostPort(master, strconv.Itoa(config.PortGateway)) + path
+	req, err := http.NewRequestWithContext(ctx, method, url, bytes.NewReader(body))
+	if err != nil {
+		return answer{}, err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Accept", "application/json")
+	if w.token != "" {
+		req.Header.Set("Authorization", "token="+w.token)
+	}
+	resp, err := w.client.Do(req)
+	if err != nil {
+		return answer{}, err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(resp.Body, 64<<20))
+	return answer{resp.StatusCode, b}, err
+}
+
+// look returns what the cluster lacks, "" when it is healthy. An error says
+// that waiting does not help.
+func (w *watch) look(ctx context.Context) (lacks string, err error) {
+	for _, m := range w.c.masters {
+		// Any answer will do: what it says is looked at below.
+		if _, err := w.ask(ctx, http.MethodGet, m, "/", nil); err != nil {
+			return "the gateway of master " + m + " (" + reason(err) + ")", nil
+		}
+	}
+	if w.c.password == "" {
+		return "", nil // nothing more can be asked
+	}
+	master := w.c.masters[0]
+	if w.token == "" {
+		lacks, err := w.login(ctx, master)
+		if lacks != "" || err != nil {
+			return lacks, err
+		}
+	}
+	a, err := w.ask(ctx, http.MethodGet, master, "/mesos/slaves", nil)
+	if err != nil || a.status != http.StatusOK {
+		if a.status == http.StatusUnauthorized {
+			w.token = ""
+		}
+		return "a leading master (" + told(a, err) + ")", nil
+	}
+	var list struct {
+		Slaves []struct {
+			Hostname string `json:"hostname"`
+			Active   bool   `json:"active"`
+		} `json:"slaves"`
+	}
+	if err := json.Unmarshal(a.body, &list); err != nil {
+		return "a list of agents that can be read (" + err.Error() + ")", nil
+	}
+	active := 0
+	for _, s := range list.Slaves {
+		if s.Active {
+			active++
+		}
+	}
+	if active < w.c.agents {
+		return fmt.Sprintf("agents: %d of %d are registered", active, w.c.agents), nil
+	}
+	if a, err := w.ask(ctx, http.MethodGet, master, "/service/marathon/v2/info", nil); err != nil || a.status != http.StatusOK {
+		return "the orchestrator (" + told(a, err) + ")", nil
+	}
+	return "", nil
+}
+
+func (w *watch) login(ctx context.Context, master string) (lacks string, err error) {
+	body, err := json.Marshal(map[string]string{"uid": w.c.user, "password": w.c.password})
+	if err != nil {
+		return "", err
+	}
+	a, err := w.ask(ctx, http.MethodPost, master, "/acs/api/v1/auth/login", body)
+	if err != nil || a.status != http.StatusOK && a.status != http.StatusUnauthorized {
+		return "sign-in (" + told(a, err) + ")", nil
+	}
+	if a.status == http.StatusUnauthorized {
+		return "", fault.Newf("sign in as "+w.c.user, fault.Denied, "the cluster does not take the installer's password; "+
+			"if it was changed there, set admin_password in the cluster block to the new one")
+	}
+	var t struct {
+		Token string `json:"token"`
+	}
+	if err := json.Unmarshal(a.body, &t); err != nil || t.Token == "" {
+		return "sign-in (no token in the answer)", nil
+	}
+	w.token = t.Token
+	return "", nil
+}
+
+func told(a answer, err error) string {
+	if err != nil {
+		return reason(err)
+	}
+	return fmt.Sprintf("status %d", a.status)
+}
+
+// reason is the innermost cause, without the URL that the caller names anyway,
+// and without port numbers of this side, which differ every time.
+func reason(err error) string {
+	if ne, ok := errors.AsType[net.Error](err); ok && ne.Timeout() {
+		return "no answer"
+	}
+	for u := errors.Unwrap(err); u != nil; u = errors.Unwrap(u) {
+		err = u
+	}
+	return err.Error()
+}
+
+// diagnose tells which hosts and units are down and quotes their logs, or
+// those of the masters when everything seems to run.
+func (p *Provider) diagnose(ctx context.Context, c cluster) string {
+	if len(c.hosts) == 0 {
+		return "look at the logs in " + config.LogDir + " on the masters"
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	var down, up []string
+	for _, ref := range c.hosts {
+		h, err := p.o.Open(ref)
+		if err != nil {
+			down = append(down, err.Error())
+			continue
+		}
+		r, err := loadRecord(h)
+		if err != nil {
+			down = append(down, err.Error())
+			continue
+		}
+		for _, u := range r.Order {
+			st, err := h.UnitStatus(ctx, u, logTail)
+			if err != nil {
+				down = append(down, err.Error())
+				continue
+			}
+			text := fmt.Sprintf("host %s: %s is %s", ref.Name, u, st.State)
+			if st.LastExit != "" {
+				text += ", " + st.LastExit
+			}
+			if st.Restarts > 0 {
+				text += fmt.Sprintf(", restarted %d times", st.Restarts)
+			}
+			text += indent(st.Log)
+			if !st.Active || st.Restarts > 0 {
+				down = append(down, text)
+			} else if u == config.UnitMaster {
+				up = append(up, text)
+			}
+		}
+	}
+	if len(down) > 0 {
+		return strings.Join(down, "\n")
+	}
+	return strings.Join(slices.Concat([]string{"every unit runs; the masters say:"}, up), "\n")
+}
+
+func indent(log string) string {
+	log = strings.TrimSpace(log)
+	if log == "" {
+		return ""
+	}
+	return ":\n    " + strings.ReplaceAll(log, "\n", "\n    ")
+}

@@ -1,0 +1,155 @@
+// Package host is the installer's hands on a machine: run a command, read and
+// write files, start and stop units, bring a release there. A machine is
+// whatever Host is implemented for; today that is a local host, reached
+// through its dcos-init and its view of the file system.
+//
+// Every change of a machine goes through this interface, so that DryRun is the
+// one place that knows how to change nothing.
+package host
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"time"
+
+	"dcos.example/dcos/installer/bundle"
+	"dcos.example/dcos/runtime/config"
+	"dcos.example/dcos/runtime/fault"
+)
+
+// Host is one machine. Errors name it.
+type Host interface {
+	Files
+	Units
+	// Run runs a program to its end. Its failure is in Output, not an error.
+	Run(ctx context.Context, argv ...string) (Output, error)
+	// Stage brings the release unpacked in dir, on this machine, to
+	// ReleasePath there. A release that is staged already is left alone.
+	Stage(ctx context.Context, dir string, m bundle.Manifest) error
+}
+
+// Files are the files of a machine. Paths are absolute.
+type Files interface {
+	// ReadFile returns a file; fault.NotFound when there is none.
+	ReadFile(path string) (File, error)
+	// WriteFile replaces a file at once, or not at all; directories are made.
+	WriteFile(path string, f File) error
+	// Remove removes a file, link or directory with all that is in it. One
+	// that is gone is fine.
+	Remove(path string) error
+	// ReadLink returns where a link points; fault.NotFound when there is none.
+	ReadLink(path string) (string, error)
+	// Link makes path a link to target at once, or not at all.
+	Link(path, target string) error
+}
+
+// Units are the units of a machine.
+type Units interface {
+	// StartUnit starts a unit; the error quotes the end of its log.
+	StartUnit(ctx context.Context, name string) error
+	// StopUnit stops a unit. One that is not there is fine.
+	StopUnit(ctx context.Context, name string) error
+	// EnableUnit makes a unit start at boot, or no longer.
+	EnableUnit(ctx context.Context, name string, on bool) error
+	// UnitStatus returns what a unit does, with up to tail bytes of its log;
+	// fault.NotFound when there is none.
+	UnitStatus(ctx context.Context, name string, tail int) (Unit, error)
+}
+
+// File is a regular file.
+type File struct {
+	Data []byte
+	Mode fs.FileMode // permission bits
+}
+
+// Output is what a program left.
+type Output struct {
+	Code           int // 128 + signal when killed
+	Stdout, Stderr string
+}
+
+// Unit is the state of a unit.
+type Unit struct {
+	Active   bool
+	State    string // in the words of the machine's init
+	Since    time.Time
+	Restarts int    // by its Restart= rule
+	LastExit string // how it ended last, "" if it never did
+	Log      string
+}
+
+// ReleasePath is where a release lies on every host.
+func ReleasePath(release string) string { return filepath.Join(config.ReleaseDir, release) }
+
+// Switch makes the staged release the one that units run at their next start.
+func Switch(f Files, release string) error {
+	// Relative, so that it means the same seen from outside the host.
+	rel, err := filepath.Rel(filepath.Dir(config.CurrentLink), ReleasePath(release))
+	if err != nil {
+		return err
+	}
+	return f.Link(config.CurrentLink, rel)
+}
+
+// Current returns the name of the release that is switched to, "" when none is.
+func Current(f Files) (string, error) {
+	target, err := f.ReadLink(config.CurrentLink)
+	if fault.Is(err, fault.NotFound) {
+		return "", nil
+	}
+	return filepath.Base(target), err
+}
+
+// Ref says how to reach a host.
+type Ref struct {
+	Kind string // "local"
+	Dir  string // local: the host's directory on this machine
+	Name string
+}
+
+// Open returns the host that ref names; fault.NotFound when there is no such
+// host, fault.Unavailable when it is down.
+func Open(ref Ref) (Host, error) {
+	switch ref.Kind {
+	case "local":
+		return openLocal(ref)
+	default:
+		return nil, fault.Newf("reach host "+ref.Name, fault.Invalid, "no way to reach hosts of kind %q", ref.Kind)
+	}
+}
+
+// DryRun returns h with every change replaced by a call of would, which gets a
+// line about it. Reads go through.
+func DryRun(h Host, would func(string)) Host { return dryRun{h, would} }
+
+type dryRun struct {
+	Host
+	would func(string)
+}
+
+func (d dryRun) say(format string, args ...any) error {
+	d.would(fmt.Sprintf(format, args...))
+	return nil
+}
+
+func (d dryRun) Run(_ context.Context, argv ...string) (Output, error) {
+	return Output{}, d.say("run %s", argv[0])
+}
+func (d dryRun) WriteFile(path string, f File) error { return d.say("write %s (%s)", path, f.Mode) }
+func (d dryRun) Remove(path string) error            { return d.say("remove %s", path) }
+func (d dryRun) Link(path, target string) error      { return d.say("link %s to %s", path, target) }
+func (d dryRun) StartUnit(_ context.Context, name string) error {
+	return d.say("start %s", name)
+}
+func (d dryRun) StopUnit(_ context.Context, name string) error { return d.say("stop %s", name) }
+func (d dryRun) EnableUnit(_ context.Context, name string, on bool) error {
+	if !on {
+		return d.say("disable %s", name)
+	}
+	return d.say("enable %s", name)
+}
+func (d dryRun) Stage(_ context.Context, _ string, m bundle.Manifest) error {
+	return d.say("stage release %s", m.Release())
+}

@@ -1,0 +1,337 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"dcos.example/dcos/installer/bundle"
+	"dcos.example/dcos/providers/local/control"
+	"dcos.example/dcos/providers/local/simhost"
+	"dcos.example/dcos/runtime/fault"
+)
+
+// local is a host made by providers/local. Units and programs go through its
+// dcos-init; files are reached through /proc/PID/root, where no link can lead
+// out of the host's own tree.
+type local struct {
+	ref Ref
+	ctl control.Client
+}
+
+func openLocal(ref Ref) (Host, error) {
+	st, err := simhost.At(ref.Dir)
+	if err != nil {
+		return nil, fault.New("reach host "+ref.Name, fault.KindOf(err), err)
+	}
+	if !st.Running {
+		return nil, fault.Newf("reach host "+ref.Name, fault.Unavailable, "it is down; the next apply starts it")
+	}
+	return &local{ref, control.Client{Dir: ref.Dir}}, nil
+}
+
+func (l *local) op(format string, args ...any) string {
+	return "host " + l.ref.Name + ": " + fmt.Sprintf(format, args...)
+}
+
+func (l *local) fail(err error, format string, args ...any) error {
+	op := l.op(format, args...)
+	switch {
+	case errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT):
+		return fault.New(op, fault.Exhausted, fmt.Errorf("%w (%s)", err, l.space()))
+	case errors.Is(err, fs.ErrNotExist):
+		return fault.New(op, fault.NotFound, err)
+	default:
+		return fault.New(op, fault.KindOf(err), err)
+	}
+}
+
+// space says how much room the host has left, and whether it is the machine's
+// disk beneath that is full.
+func (l *local) space() string {
+	text := "free space of the host: unknown"
+	if root, err := l.root(); err == nil {
+		var st unix.Statfs_t
+		if unix.Fstatfs(int(root.Fd()), &st) == nil {
+			text = fmt.Sprintf("%d of %d MiB free on the host", int64(st.Bavail)*st.Bsize>>20, int64(st.Blocks)*st.Bsize>>20)
+		}
+		root.Close()
+	}
+	if free, err := (simhost.Machine{Dir: l.ref.Dir}).Free(); err == nil {
+		text += fmt.Sprintf(", %d MiB on the machine's disk below it", free>>20)
+	}
+	return text
+}
+
+// root opens the host's root directory.
+func (l *local) root() (*os.File, error) {
+	st, err := simhost.At(l.ref.Dir)
+	if err != nil {
+		return nil, err
+	}
+	if !st.Running {
+		return nil, fault.New("open root", fault.Unavailable, errors.New("the host is down"))
+	}
+	f, err := os.Open(fmt.Sprintf("/proc/%d/root", st.PID))
+	if err != nil {
+		return nil, err
+	}
+	// Only now is it certain that the id was still the host's.
+	if again, err := simhost.At(l.ref.Dir); err != nil || again.Boot != st.Boot || !again.Running {
+		f.Close()
+		return nil, fault.New("open root", fault.Unavailable, errors.New("the host went down"))
+	}
+	return f, nil
+}
+
+// tree is root for changes.
+func (l *local) tree() (*os.Root, error) {
+	f, err := l.root()
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return os.OpenRoot(fmt.Sprintf("/proc/self/fd/%d", f.Fd()))
+}
+
+// open opens a path for reading as a process on the host would.
+func (l *local) open(path string) (*os.File, error) {
+	root, err := l.root()
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	fd, err := unix.Openat2(int(root.Fd()), path, &unix.OpenHow{
+		Flags: unix.O_RDONLY | unix.O_CLOEXEC | unix.O_NONBLOCK, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
+	})
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
+func inside(path string) string { return strings.TrimPrefix(filepath.Clean(path), "/") }
+
+func (l *local) ReadFile(path string) (File, error) {
+	f, err := l.open(path)
+	if err != nil {
+		return File{}, l.fail(err, "read %s", path)
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return File{}, l.fail(err, "read %s", path)
+	}
+	b, err := io.ReadAll(f)
+	if err != nil {
+		return File{}, l.fail(err, "read %s", path)
+	}
+	return File{Data: b, Mode: st.Mode().Perm()}, nil
+}
+
+func (l *local) WriteFile(path string, f File) error {
+	t, err := l.tree()
+	if err != nil {
+		return l.fail(err, "write %s", path)
+	}
+	defer t.Close()
+	if err := replace(t, inside(path), f); err != nil {
+		return l.fail(err, "write %s", path)
+	}
+	return nil
+}
+
+func replace(t *os.Root, path string, f File) error {
+	if err := t.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	tmp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".new")
+	out, err := t.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = out.Write(f.Data)
+	if err = errors.Join(err, out.Chmod(f.Mode.Perm()), out.Close()); err == nil {
+		err = t.Rename(tmp, path)
+	}
+	if err != nil {
+		t.Remove(tmp)
+	}
+	return err
+}
+
+func (l *local) Remove(path string) error {
+	t, err := l.tree()
+	if err != nil {
+		return l.fail(err, "remove %s", path)
+	}
+	defer t.Close()
+	if err := t.RemoveAll(inside(path)); err != nil {
+		return l.fail(err, "remove %s", path)
+	}
+	return nil
+}
+
+func (l *local) ReadLink(path string) (string, error) {
+	t, err := l.tree()
+	if err != nil {
+		return "", l.fail(err, "read link %s", path)
+	}
+	defer t.Close()
+	target, err := t.Readlink(inside(path))
+	if err != nil {
+		return "", l.fail(err, "read link %s", path)
+	}
+	return target, nil
+}
+
+func (l *local) Link(path, target string) error {
+	t, err := l.tree()
+	if err != nil {
+		return l.fail(err, "link %s", path)
+	}
+	defer t.Close()
+	if err := relink(t, inside(path), target); err != nil {
+		return l.fail(err, "link %s to %s", path, target)
+	}
+	return nil
+}
+
+func relink(t *os.Root, path, target string) error {
+	if err := t.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	tmp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".new")
+	if err := t.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := t.Symlink(target, tmp); err != nil {
+		return err
+	}
+	return t.Rename(tmp, path)
+}
+
+func (l *local) Run(ctx context.Context, argv ...string) (Output, error) {
+	resp, err := l.ctl.Do(ctx, control.Request{Op: control.OpExec, Argv: argv})
+	if err != nil {
+		return Output{}, l.fail(err, "run %s", argv[0])
+	}
+	e := resp.Exec
+	return Output{Code: e.Code, Stdout: string(e.Stdout), Stderr: string(e.Stderr)}, nil
+}
+
+func (l *local) unit(ctx context.Context, op control.Op, name string) error {
+	if _, err := l.ctl.Do(ctx, control.Request{Op: op, Unit: name}); err != nil {
+		return l.fail(err, "%s %s", op, name)
+	}
+	return nil
+}
+
+func (l *local) StartUnit(ctx context.Context, name string) error {
+	return l.unit(ctx, control.OpStart, name)
+}
+
+func (l *local) StopUnit(ctx context.Context, name string) error {
+	return l.unit(ctx, control.OpStop, name)
+}
+
+func (l *local) EnableUnit(ctx context.Context, name string, on bool) error {
+	if on {
+		return l.unit(ctx, control.OpEnable, name)
+	}
+	return l.unit(ctx, control.OpDisable, name)
+}
+
+func (l *local) UnitStatus(ctx context.Context, name string, tail int) (Unit, error) {
+	resp, err := l.ctl.Do(ctx, control.Request{Op: control.OpStatus, Unit: name, Tail: tail})
+	if err != nil {
+		return Unit{}, l.fail(err, "look at %s", name)
+	}
+	if len(resp.Units) != 1 {
+		return Unit{}, fault.Newf(l.op("look at %s", name), fault.Internal, "%d units in the answer", len(resp.Units))
+	}
+	u := resp.Units[0]
+	return Unit{Active: u.State == "active", State: u.State, Since: u.Since, Restarts: u.Restarts, LastExit: u.LastExit, Log: u.Log}, nil
+}
+
+// Stage links to the release on the machine where the host sees that same
+// directory: hosts then share its files, on disk and in memory. Otherwise it
+// copies.
+func (l *local) Stage(ctx context.Context, dir string, m bundle.Manifest) error {
+	at := ReleasePath(m.Release())
+	if f, err := l.open(at + "/" + bundle.ManifestName); err == nil {
+		return f.Close() // staged: links and copies appear whole
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return l.fail(err, "stage release %s", m.Release())
+	}
+	if l.sees(filepath.Join(dir, bundle.ManifestName)) {
+		return l.Link(at, dir)
+	}
+	t, err := l.tree()
+	if err != nil {
+		return l.fail(err, "stage release %s", m.Release())
+	}
+	defer t.Close()
+	if err := copyRelease(ctx, t, inside(at), dir, m); err != nil {
+		return l.fail(err, "stage release %s", m.Release())
+	}
+	return nil
+}
+
+// sees reports whether path names the same file here and on the host.
+func (l *local) sees(path string) bool {
+	here, err := os.Stat(path)
+	if err != nil {
+		return false
+	}
+	f, err := l.open(path)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	there, err := f.Stat()
+	return err == nil && os.SameFile(here, there)
+}
+
+func copyRelease(ctx context.Context, t *os.Root, at, dir string, m bundle.Manifest) error {
+	tmp := at + ".new"
+	if err := t.RemoveAll(tmp); err != nil {
+		return err
+	}
+	defer t.RemoveAll(tmp) // nothing after the rename
+	files := append([]bundle.File{{Path: bundle.ManifestName, Mode: 0o644}}, m.Files...)
+	for _, f := range files {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		path := filepath.FromSlash(f.Path)
+		if err := t.MkdirAll(filepath.Dir(filepath.Join(tmp, path)), 0o755); err != nil {
+			return err
+		}
+		if err := copyFile(t, filepath.Join(tmp, path), filepath.Join(dir, path), f.Mode); err != nil {
+			return err
+		}
+	}
+	return t.Rename(tmp, at)
+}
+
+func copyFile(t *os.Root, to, from string, mode fs.FileMode) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := t.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode.Perm())
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, in)
+	return errors.Join(err, out.Close())
+}
