@@ -51,9 +51,6 @@ wrote is carried out without asking, and refused if anything has changed since.`
 
 func (r *run) apply(ctx context.Context, w *work, approved bool, args []string) error {
 	s := w.session
-	if err := r.app.Allowed(s.meta.Provider); err != nil {
-		return err
-	}
 	if w.plan == nil {
 		p, err := engine.Preview(ctx, s.stack, w.goals, s.options)
 		if err != nil {
@@ -76,6 +73,9 @@ func (r *run) apply(ctx context.Context, w *work, approved bool, args []string) 
 	start := time.Now()
 	s.options.Plan = w.plan
 	res, err := s.follow(ctx, func(o engine.Options) (*engine.Result, error) { return engine.Apply(ctx, s.stack, w.goals, o) })
+	if err != nil && res.Plan == nil {
+		return err // refused before anything began
+	}
 	doc := s.result("apply", res, err, start)
 	if err == nil {
 		if err := s.finish(w, res, &doc); err != nil {
@@ -164,7 +164,7 @@ func (r *run) destroy(ctx context.Context, args []string, approved bool) error {
 	if dir == "" {
 		return r.show(view.Message{What: "destroy", Text: fmt.Sprintf("Nothing to do: cluster %s was never applied from here.", name)})
 	}
-	s, err := r.open(name, dir, meta{}, "destroy")
+	s, err := r.open(name, dir, meta{}, "", "destroy")
 	if err != nil {
 		return err
 	}
@@ -194,6 +194,9 @@ func (r *run) destroy(ctx context.Context, args []string, approved bool) error {
 	}
 	start := time.Now()
 	res, err := s.follow(ctx, func(o engine.Options) (*engine.Result, error) { return engine.Destroy(ctx, s.stack, o) })
+	if err != nil && res.Plan == nil {
+		return err
+	}
 	d := s.result("destroy", res, err, start)
 	if err != nil {
 		d.Resume = "dcos-install destroy"

@@ -58,7 +58,8 @@ type App struct {
 type ProviderOptions struct {
 	Kind     string // of the provider block: "local"
 	StateDir string // directory of the stack
-	Dir      string // the provider block's dir; empty: in StateDir
+	Dir      string // the provider block's dir; empty: the provider's default
+	Bundle   string // path of the release bundle; empty: nothing will be made
 }
 
 // run is the state of one command: shared flags and the view.
@@ -199,8 +200,17 @@ FILE is cluster.hcl in this directory if left out.
 Exit codes: 0 done, 1 failed, 2 wrong usage or input, 3 the plan has changes (with -detailed-exitcode).`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		Args:          cobra.NoArgs,
-		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
+		Args: func(c *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return nil
+			}
+			var names []string
+			for _, sub := range c.Commands() {
+				names = append(names, sub.Name())
+			}
+			return usageError{fmt.Errorf("there is no command %q. %s", args[0], diag.DidYouMean(args[0], names))}
+		},
+		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	f := root.PersistentFlags()

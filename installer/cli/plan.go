@@ -114,11 +114,14 @@ func (r *run) prepareInput(in *input, command string) (*work, error) {
 	if err := r.check(in); err != nil {
 		return nil, err
 	}
+	if err := r.app.Allowed(in.blueprint.Provider.Kind.Value); err != nil {
+		return nil, err
+	}
 	rel, err := r.release(in)
 	if err != nil {
 		return nil, err
 	}
-	s, err := r.openInput(in, command)
+	s, err := r.openInput(in, rel.Bundle, command)
 	if err != nil {
 		return nil, err
 	}
@@ -206,7 +209,7 @@ func (r *run) openExisting(args []string, command string) (*session, error) {
 	if dir == "" {
 		return nil, fault.Newf("open the cluster", fault.NotFound, "there is no state of cluster %s; it was never applied from here", name)
 	}
-	return r.open(name, dir, meta{}, command)
+	return r.open(name, dir, meta{}, "", command)
 }
 
 func (s *session) previewDestroy(ctx context.Context) (*engine.Plan, error) {

@@ -87,7 +87,7 @@ func (s *session) writeMeta() error {
 }
 
 // open opens the stack of a cluster in dir. What m leaves empty is as it was.
-func (r *run) open(cluster, dir string, m meta, command string) (*session, error) {
+func (r *run) open(cluster, dir string, m meta, bundle, command string) (*session, error) {
 	phrase, err := stack.PassphraseFromEnv()
 	if err != nil {
 		return nil, err
@@ -107,7 +107,7 @@ func (r *run) open(cluster, dir string, m meta, command string) (*session, error
 	if m.Outputs == nil {
 		m.Outputs = old.Outputs
 	}
-	set, err := r.app.Providers(ProviderOptions{Kind: m.Provider, StateDir: st.Dir(), Dir: m.Dir})
+	set, err := r.app.Providers(ProviderOptions{Kind: m.Provider, StateDir: st.Dir(), Dir: m.Dir, Bundle: bundle})
 	if err != nil {
 		return nil, err
 	}
@@ -118,14 +118,14 @@ func (r *run) open(cluster, dir string, m meta, command string) (*session, error
 }
 
 // openInput opens the stack of the cluster that in describes.
-func (r *run) openInput(in *input, command string) (*session, error) {
+func (r *run) openInput(in *input, bundle, command string) (*session, error) {
 	dir := in.blueprint.Provider.Local.Dir.Value
 	if dir != "" && !filepath.IsAbs(dir) { // relative to the file, not to where the command runs
 		dir = filepath.Join(filepath.Dir(r.abs(in.path)), dir)
 	}
 	name := in.blueprint.Cluster.Name.Value
 	return r.open(name, filepath.Join(r.stateRoot(in.path), name), meta{
-		Provider: in.blueprint.Provider.Kind.Value, Dir: dir, File: r.abs(in.path), AdminUser: in.blueprint.Cluster.AdminUser.Value}, command)
+		Provider: in.blueprint.Provider.Kind.Value, Dir: dir, File: r.abs(in.path), AdminUser: in.blueprint.Cluster.AdminUser.Value}, bundle, command)
 }
 
 // release reads the bundle and holds it to the version that the file wants.

@@ -33,7 +33,7 @@ func (r *run) statusCommand() *cobra.Command {
 			if dir == "" {
 				return r.show(view.Status{Cluster: name, State: "absent", StateDir: r.stateRoot(r.file(args)), Hosts: []view.HostStatus{}})
 			}
-			s, err := r.open(name, dir, meta{}, "status")
+			s, err := r.open(name, dir, meta{}, "", "status")
 			if err != nil {
 				return err
 			}

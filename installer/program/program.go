@@ -3,8 +3,8 @@
 // pure; what is known only when other resources exist is asked for through
 // their outputs.
 //
-//	Secrets ──► Network ──► Host (each) ──► Node (each) ──► Cluster
-//	   └────────────────────────────────────────┘
+//	Network ──► Host (each) ──► Node (each) ──► Cluster
+//	Secrets ────────────────────────┘
 package program
 
 import (
@@ -51,21 +51,19 @@ func Goals(t *topology.Topology, r Release) []engine.Goal {
 	goals := []engine.Goal{
 		{Key: secrets, Inputs: engine.Constant(secretsInputs(t)),
 			SecretOutputs: []resource.PropertyKey{"caKey", "joinToken", "sealKey", "adminPassword", "adminHash"}},
-		{Key: network, Dependencies: []engine.Key{secrets}, Inputs: func(o engine.Outputs) (resource.PropertyMap, error) {
-			return resource.PropertyMap{
-				"cluster": o.Get(secrets, "clusterId"),
-				"cidr":    resource.NewProperty(t.Network.Range.String()),
-				"gateway": resource.NewProperty(t.Network.Gateway.String()),
-				"uplink":  resource.NewProperty(t.Network.Uplink),
-			}, nil
-		}},
+		{Key: network, Inputs: engine.Constant(resource.PropertyMap{
+			"cluster": resource.NewProperty(name),
+			"cidr":    resource.NewProperty(t.Network.Range.String()),
+			"gateway": resource.NewProperty(t.Network.Gateway.String()),
+			"uplink":  resource.NewProperty(t.Network.Uplink),
+		})},
 	}
 	var nodes []engine.Key
 	for _, h := range t.Hosts {
 		host, node := engine.Key{Type: TypeHost, Name: h.Name}, engine.Key{Type: TypeNode, Name: h.Name}
 		nodes = append(nodes, node)
 		goals = append(goals,
-			engine.Goal{Key: host, Dependencies: []engine.Key{secrets, network}, Inputs: hostInputs(h, secrets, network)},
+			engine.Goal{Key: host, Dependencies: []engine.Key{network}, Inputs: hostInputs(name, h, network)},
 			engine.Goal{Key: node, Dependencies: []engine.Key{secrets, host}, Inputs: nodeInputs(t, h, r, secrets, host)},
 		)
 	}
@@ -73,13 +71,29 @@ func Goals(t *topology.Topology, r Release) []engine.Goal {
 	for _, m := range t.Masters() {
 		masters = append(masters, resource.NewProperty(m.Addr.String()))
 	}
-	return append(goals, engine.Goal{Key: cluster, Dependencies: append([]engine.Key{secrets}, nodes...), Inputs: func(o engine.Outputs) (resource.PropertyMap, error) {
+	needs := []engine.Key{secrets}
+	for _, h := range t.Hosts {
+		needs = append(needs, engine.Key{Type: TypeHost, Name: h.Name})
+	}
+	return append(goals, engine.Goal{Key: cluster, Dependencies: append(needs, nodes...), Inputs: func(o engine.Outputs) (resource.PropertyMap, error) {
+		var hosts []resource.PropertyValue
+		for _, h := range t.Hosts {
+			hosts = append(hosts, resource.NewProperty(resource.PropertyMap{
+				"kind": resource.NewProperty("local"), "name": resource.NewProperty(h.Name),
+				"dir": o.Get(engine.Key{Type: TypeHost, Name: h.Name}, "dir"),
+			}))
+		}
 		return resource.PropertyMap{
 			"masters":      resource.NewProperty(masters),
 			"agents":       resource.NewProperty(float64(t.Count(topology.RoleAgent))),
 			"publicAgents": resource.NewProperty(float64(t.Count(topology.RolePublicAgent))),
 			"caCert":       o.Get(secrets, "caCert"),
 			"release":      resource.NewProperty(r.Digest),
+			// To ask the cluster how it is, and to look at hosts when it is not
+			// well.
+			"adminUser":     resource.NewProperty(t.Cluster.AdminUser),
+			"adminPassword": o.Get(secrets, "adminPassword"),
+			"hosts":         resource.NewProperty(hosts),
 		}, nil
 	}})
 }
@@ -92,10 +106,10 @@ func secretsInputs(t *topology.Topology) resource.PropertyMap {
 	return in
 }
 
-func hostInputs(h topology.Host, secrets, network engine.Key) engine.Inputs {
+func hostInputs(cluster string, h topology.Host, network engine.Key) engine.Inputs {
 	return func(o engine.Outputs) (resource.PropertyMap, error) {
 		return resource.PropertyMap{
-			"cluster":   o.Get(secrets, "clusterId"),
+			"cluster":   resource.NewProperty(cluster),
 			"name":      resource.NewProperty(h.Name),
 			"role":      resource.NewProperty(string(h.Role)),
 			"address":   resource.NewProperty(h.Addr.String()),

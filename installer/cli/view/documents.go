@@ -88,7 +88,8 @@ func (Result) Kind() string { return "result" }
 
 func (d Result) WriteText(p *Printer) {
 	for _, f := range d.Failed {
-		p.Printf("\n%s %s %s: %s\n", p.paint(red, "Error:"), f.Op, keyText(f.Type, f.Name), f.Error)
+		what := fmt.Sprintf("%s %s: ", f.Op, keyText(f.Type, f.Name))
+		p.Printf("\n%s %s%s\n", p.paint(red, "Error:"), what, strings.TrimPrefix(f.Error, what))
 		if f.Kept {
 			p.Printf("  Part of it exists and is recorded; the next apply finishes it.\n")
 		}
@@ -106,12 +107,14 @@ func (d Result) WriteText(p *Printer) {
 	}
 	title := strings.ToUpper(d.Operation[:1]) + d.Operation[1:]
 	switch {
+	case d.Success && len(d.Done) == 0:
+		p.Printf("\n%s nothing had to be done (%s)\n", p.paint(green, title+" complete:"), short(d.Elapsed))
 	case d.Success:
-		p.Printf("\n%s %s (%s)\n", p.paint(green, title+" complete:"), countsText(d.Done, true), short(d.Elapsed))
+		p.Printf("\n%s %s (%s)\n", p.paint(green, title+" complete:"), strings.TrimSuffix(countsText(d.Done, true), "."), short(d.Elapsed))
 	case d.Stopped:
-		p.Printf("\n%s %s (%s)\n", p.paint(yellow, title+" stopped:"), countsText(d.Done, true), short(d.Elapsed))
+		p.Printf("\n%s %s (%s)\n", p.paint(yellow, title+" stopped:"), strings.TrimSuffix(countsText(d.Done, true), "."), short(d.Elapsed))
 	default:
-		p.Printf("\n%s %s (%s)\n", p.paint(red, title+" failed:"), countsText(d.Done, true), short(d.Elapsed))
+		p.Printf("\n%s %s (%s)\n", p.paint(red, title+" failed:"), strings.TrimSuffix(countsText(d.Done, true), "."), short(d.Elapsed))
 	}
 	if d.Resume != "" {
 		p.Printf("What was done is recorded. Go on with: %s\n", d.Resume)
@@ -138,6 +141,9 @@ type Output struct {
 	Value       json.RawMessage `json:"value,omitempty"`
 }
 
+// maxOutput is the length of a value that is still shown whole among others.
+const maxOutput = 200
+
 // Outputs is the answer of output.
 type Outputs struct {
 	Outputs []Output `json:"outputs"`
@@ -158,6 +164,8 @@ func (d Outputs) WriteText(p *Printer) {
 			v = "(sensitive)"
 		case !o.Known:
 			v = "(known after apply)"
+		case len(v) > maxOutput:
+			v = fmt.Sprintf("%s… (all of it: dcos-install output -raw %s)", v[:maxOutput/2], o.Name)
 		}
 		rows = append(rows, []string{o.Name, "= " + v})
 	}

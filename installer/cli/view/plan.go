@@ -80,17 +80,54 @@ func (d Plan) drift(p *Printer) {
 
 func (d Plan) step(p *Printer, s engine.Step) {
 	mark := fmt.Sprintf("%3s", symbols[s.Op])
-	line := fmt.Sprintf(" %s %s", p.paint(colors[s.Op], mark), s.Key())
+	name := s.Key().String()
+	line := fmt.Sprintf(" %s %-*s", p.paint(colors[s.Op], mark), d.widest(), name)
+	if s.Op == engine.OpCreate {
+		line += "  " + p.fit(brief(s.Changes), ansi.StringWidth(line)+2)
+	}
 	if why := because(s); why != "" {
 		line += "  " + p.paint(dim, "# "+why)
 	}
-	p.Printf("%s\n", line)
-	if s.Op != engine.OpDelete && s.Op != engine.OpForget {
+	p.Printf("%s\n", strings.TrimRight(line, " "))
+	if s.Op == engine.OpUpdate || s.Op == engine.OpReplace {
 		changes(p, s.Changes, s.Op, s.ReplaceKeys)
 	}
 	if effect := effectOf(s); effect != "" {
 		p.Printf("       %s %s\n", p.paint(yellow, "⚠"), effect)
 	}
+}
+
+// widest is the length of the longest name among the steps that are shown.
+func (d Plan) widest() int {
+	n := 0
+	for _, s := range d.Steps {
+		if s.Op != engine.OpSame {
+			n = max(n, len(s.Key().String()))
+		}
+	}
+	return n
+}
+
+// brief shows what is telling of a new resource on one line: plain properties
+// but those that say again where it belongs.
+func brief(cs []engine.Change) string {
+	var parts []string
+	files := map[string]bool{}
+	for _, c := range cs {
+		if file, ok := fileOf(c.Path); ok {
+			files[file] = true
+			continue
+		}
+		switch root := rootOf(c.Path); {
+		case root != c.Path || slices.Contains([]string{"name", "cluster", "clusterName", "bundle", "network", "caCert"}, root):
+		default:
+			parts = append(parts, c.Path+" "+strings.Trim(value(c.New), `"`))
+		}
+	}
+	if len(files) > 0 {
+		parts = append(parts, plural(len(files), "file"))
+	}
+	return strings.Join(parts, ", ")
 }
 
 func because(s engine.Step) string {
@@ -133,17 +170,9 @@ func effectOf(s engine.Step) string {
 // is one line per file: contents are too long to show, and often secret.
 func changes(p *Printer, cs []engine.Change, op engine.Op, replace []string) {
 	var rows [][]string
-	created := 0
 	seen := map[string]bool{}
 	for _, c := range cs {
 		if file, ok := fileOf(c.Path); ok {
-			if op == engine.OpCreate || op == engine.OpReplace {
-				if !seen[file] {
-					created++
-				}
-				seen[file] = true
-				continue
-			}
 			if !seen[file] {
 				seen[file] = true
 				rows = append(rows, []string{file, p.paint(dim, how(c))})
@@ -163,9 +192,6 @@ func changes(p *Printer, cs []engine.Change, op engine.Op, replace []string) {
 			to += "  " + p.paint(red, "# forces replacement")
 		}
 		rows = append(rows, []string{c.Path, to})
-	}
-	if created > 0 {
-		rows = append(rows, []string{"files", fmt.Sprintf("%d files", created)})
 	}
 	for i := range rows {
 		rows[i][1] = p.fit(rows[i][1], ansi.StringWidth(rows[i][0])+9)
@@ -208,8 +234,11 @@ func fileOf(path string) (string, bool) {
 
 const maxValue = 72
 
-// value shows one JSON text of a plan.
+// value shows one JSON text of a plan, digests cut to what tells them apart.
 func value(s string) string {
+	if len(s) == 66 && strings.Trim(s, `"0123456789abcdef`) == "" {
+		return s[:13] + `"`
+	}
 	r := strings.NewReplacer(`"[secret]"`, "(sensitive)", "[secret]", "(sensitive)", `"[unknown]"`, "(known after apply)", "[unknown]", "(known after apply)")
 	return ansi.Truncate(r.Replace(s), maxValue, "…")
 }

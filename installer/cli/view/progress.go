@@ -49,7 +49,10 @@ func FollowPlain(ctx context.Context, p *Printer, log events) {
 }
 
 func plainLine(e engine.Event) string {
-	name := engine.KeyOf(e.URN).String()
+	var name string
+	if e.URN != "" { // events of the operation as a whole have none
+		name = engine.KeyOf(e.URN).String()
+	}
 	switch e.Kind {
 	case engine.EventResourceStart:
 		return fmt.Sprintf("%s: %s", name, doing[e.Op][0])
@@ -66,6 +69,9 @@ func plainLine(e engine.Event) string {
 	case engine.EventSkipped:
 		return fmt.Sprintf("%s: not tried: %s", name, e.Message)
 	case engine.EventNotice:
+		if name != "" && !strings.HasPrefix(e.Message, name) {
+			return name + ": " + e.Message
+		}
 		return e.Message
 	}
 	return ""
@@ -123,7 +129,7 @@ type live struct {
 func (l *live) event(e engine.Event) {
 	id := string(e.URN)
 	r := l.at[id]
-	if r == nil && e.URN != "" && e.Kind != engine.EventResourceEnd && e.Kind != engine.EventSkipped {
+	if r == nil && e.URN != "" && e.Kind != engine.EventResourceEnd && e.Kind != engine.EventSkipped && e.Kind != engine.EventNotice {
 		r = &running{key: engine.KeyOf(e.URN), op: e.Op}
 		l.at[id] = r
 		l.order = append(l.order, id)
