@@ -132,13 +132,34 @@ func (x *executor) tasks() []*task {
 			}
 			continue
 		}
-		t.after = ensures
+		t.after = slices.Clone(ensures)
 		if r.node != nil {
 			t.needs = append(t.needs, ensure[r.node]) // the replacement must stand first
 		}
 	}
 	x.needUsers(byRemoval, ensure, early)
+	x.oneAtATime(byRemoval, early)
 	return all
+}
+
+// oneAtATime orders the deletions of objects that share a URN, the early ones
+// first: providers are promised that.
+func (x *executor) oneAtATime(byRemoval map[*removal]*task, early map[*removal]bool) {
+	last := map[resource.URN]*task{}
+	chain := func(which bool) {
+		for _, r := range x.plan.removals {
+			if early[r] != which {
+				continue
+			}
+			t := byRemoval[r]
+			if prev := last[t.urn]; prev != nil {
+				t.after = append(t.after, prev)
+			}
+			last[t.urn] = t
+		}
+	}
+	chain(true)
+	chain(false)
 }
 
 // needUsers makes the late deletions need every wanted resource that, by the

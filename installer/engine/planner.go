@@ -176,33 +176,39 @@ func (p *planner) stepOf(n *node) *Step {
 }
 
 // cascade finds what else must go first when a resource is deleted before it is
-// replaced: those that depend on it and are to be replaced themselves. Others
-// stay and are brought up to date afterwards.
+// replaced: those that depend on it, perhaps through others that go, and are to
+// be replaced themselves. What is merely updated stays and follows afterwards.
 func (p *planner) cascade() {
-	dependents := map[resource.URN][]*node{}
-	var queue []*node
-	for _, n := range p.nodes {
-		if n.old != nil {
-			for _, u := range n.old.Dependencies {
-				dependents[u] = append(dependents[u], n)
-			}
-		}
-		if n.decision.op == OpReplace && n.decision.deleteFirst {
-			queue = append(queue, n)
+	dependents := map[resource.URN][]resource.URN{}
+	for _, r := range p.state.Resources() {
+		for _, u := range r.Dependencies {
+			dependents[u] = append(dependents[u], r.URN)
 		}
 	}
+	var queue []resource.URN
+	for _, n := range p.nodes {
+		if n.decision.op == OpReplace && n.decision.deleteFirst {
+			queue = append(queue, n.urn)
+		}
+	}
+	seen := map[resource.URN]bool{}
 	for len(queue) > 0 {
-		n := queue[0]
+		root := queue[0]
 		queue = queue[1:]
-		for _, d := range dependents[n.urn] {
-			if d.step == nil || d.decision.op != OpReplace || d.decision.deleteFirst {
+		for _, u := range dependents[root] {
+			d := p.byURN[u]
+			if seen[u] || d != nil && (d.step == nil || d.decision.op != OpReplace) {
+				continue
+			}
+			seen[u] = true
+			queue = append(queue, u)
+			if d == nil || d.decision.deleteFirst {
 				continue
 			}
 			d.decision.deleteFirst, d.step.DeleteFirst = true, true
 			if d.step.Reason == "" {
-				d.step.Reason = fmt.Sprintf("%s is deleted and made anew", n.goal.Key)
+				d.step.Reason = fmt.Sprintf("%s goes before it is made anew", KeyOf(root))
 			}
-			queue = append(queue, d)
 		}
 	}
 }

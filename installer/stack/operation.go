@@ -166,7 +166,7 @@ func (o *Operation) Done(op Op, r *Resource) error {
 // Failed notes that the call failed, and why; the text must hold no secrets. If
 // part of the object exists, r is that part and has InitErrors.
 func (o *Operation) Failed(op Op, r *Resource, why string) error {
-	if len(r.InitErrors) == 0 {
+	if len(r.InitErrors) == 0 || op == OpDelete {
 		r = &Resource{URN: r.URN, ID: r.ID, Type: r.Type}
 	}
 	return o.append(change{phase: phaseFailed, op: op, resource: r, err: why})

@@ -38,13 +38,13 @@ import (
 )
 
 const (
-	stateFile   = "state.json"
-	journalFile = "journal"
-	lockFile    = "lock"
-	historyFile = "history.jsonl"
+	stateFile    = "state.json"
+	journalFile  = "journal"
+	lockFile     = "lock"
+	historyFile  = "history.jsonl"
 	identityFile = "stack.json"
-	keyFile     = "key"
-	backupDir   = "backup"
+	keyFile      = "key"
+	backupDir    = "backup"
 
 	keepBackups = 10
 )

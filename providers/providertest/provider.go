@@ -296,7 +296,7 @@ func (p *Provider) Read(ctx context.Context, r plugin.ReadRequest) (plugin.ReadR
 // Update puts the new inputs, in two steps.
 func (p *Provider) Update(ctx context.Context, r plugin.UpdateRequest) (plugin.UpdateResponse, error) {
 	if r.Preview {
-		o := Object{ID: r.ID, Token: r.URN.Name()}
+		o := Object{ID: r.ID}
 		if a := r.OldOutputs["address"]; a.IsString() {
 			o.Address = a.StringValue()
 		}
