@@ -160,15 +160,16 @@ func instances(view *feed.View) []route.Instance {
 		for _, l := range t.Labels {
 			in.Labels[l.GetKey()] = l.GetValue()
 		}
-		agent, ok := view.Agent(t.Agent)
+		host, onHost := view.HostAddr(t)
+		own, isolated := view.OwnAddr(t)
 		switch {
-		case len(t.HostPorts) > 0 && ok && agent.Addr.IsValid():
-			in.Host = agent.Addr.String()
+		case len(t.HostPorts) > 0 && onHost:
+			in.Host = host.String()
 			for _, p := range t.HostPorts {
 				in.Ports = append(in.Ports, int(p))
 			}
-		case len(t.Addrs) > 0:
-			in.Host = t.Addrs[0].String()
+		case isolated:
+			in.Host = own.String()
 			for _, p := range t.Discovery.GetPorts().GetPorts() {
 				in.Ports = append(in.Ports, int(p.GetNumber()))
 			}

@@ -351,6 +351,7 @@ func TestLoginLimit(t *testing.T) {
 			if err := try("admin", adminPassword, "198.19.50.3"); err != nil {
 				t.Fatal(err)
 			}
+			time.Sleep(time.Millisecond)
 		}
 		// Many users from one address are limited too.
 		var refused bool

@@ -3,8 +3,6 @@ package identity
 import (
 	"sync"
 	"time"
-
-	"golang.org/x/time/rate"
 )
 
 // Attempts that may fail: five at once and then one every five seconds for a
@@ -19,53 +17,70 @@ const (
 
 type limits struct {
 	mu sync.Mutex
-	by map[string]*rate.Limiter
+	by map[string]*bucket
 }
 
-func newLimits() *limits { return &limits{by: map[string]*rate.Limiter{}} }
+// bucket holds attempts, one more after each period, up to burst. It is not
+// rate.Limiter because that cannot give an attempt back once time has passed.
+type bucket struct {
+	left   float64
+	at     time.Time
+	burst  float64
+	period time.Duration
+}
+
+func (b *bucket) refill(now time.Time) {
+	b.left = min(b.burst, b.left+float64(now.Sub(b.at))/float64(b.period))
+	b.at = now
+}
+
+func newLimits() *limits { return &limits{by: map[string]*bucket{}} }
 
 // attempt reports whether uid may try from addr now. release gives the attempt
 // back: a login that worked does not count.
 func (l *limits) attempt(uid, addr string) (ok bool, release func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	now := time.Now()
 	if len(l.by) > maxTracked {
-		l.sweep()
+		l.sweep(now)
 	}
-	var taken []*rate.Reservation
-	release = func() {
-		for _, r := range taken {
-			r.Cancel()
-		}
+	both := []*bucket{
+		l.get("a "+addr, addrEvery, addrBurst, now),
+		l.get("p "+addr+" "+uid, pairEvery, pairBurst, now),
 	}
-	for _, lim := range []*rate.Limiter{
-		l.get("a "+addr, addrEvery, addrBurst),
-		l.get("p "+addr+" "+uid, pairEvery, pairBurst),
-	} {
-		r := lim.Reserve()
-		taken = append(taken, r)
-		if r.Delay() > 0 {
-			release()
+	for _, b := range both {
+		b.refill(now)
+		if b.left < 1 {
 			return false, func() {}
 		}
 	}
-	return true, release
+	for _, b := range both {
+		b.left--
+	}
+	return true, func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		for _, b := range both {
+			b.left = min(b.burst, b.left+1)
+		}
+	}
 }
 
-func (l *limits) get(key string, every time.Duration, burst int) *rate.Limiter {
-	lim, ok := l.by[key]
+func (l *limits) get(key string, period time.Duration, burst float64, now time.Time) *bucket {
+	b, ok := l.by[key]
 	if !ok {
-		lim = rate.NewLimiter(rate.Every(every), burst)
-		l.by[key] = lim
+		b = &bucket{left: burst, at: now, burst: burst, period: period}
+		l.by[key] = b
 	}
-	return lim
+	return b
 }
 
 // sweep forgets limits that are full again. If an attacker keeps them all in
 // use, all are forgotten: memory matters more than the limit then.
-func (l *limits) sweep() {
-	for k, lim := range l.by {
-		if lim.Tokens() >= float64(lim.Burst()) {
+func (l *limits) sweep(now time.Time) {
+	for k, b := range l.by {
+		if b.refill(now); b.left >= b.burst {
 			delete(l.by, k)
 		}
 	}

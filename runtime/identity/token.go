@@ -106,6 +106,9 @@ func (s *Service) issue(uid string, u User) (string, error) {
 // are fault.Exhausted.
 func (s *Service) Login(ctx context.Context, uid, pw, remote string) (token string, err error) {
 	const op = "log in"
+	if _, err := s.signer(); err != nil {
+		return "", err // not set up yet: nobody's attempt
+	}
 	allowed, release := s.limits.attempt(uid, host(remote))
 	if !allowed {
 		s.log.Warn("login refused: too many attempts", "user", uid, "remote", remote)

@@ -1,0 +1,21 @@
+package gateway
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+)
+
+// Table is the front door as text, in the order of paths.
+func (g *Gateway) Table() string {
+	var lines []string
+	for _, r := range g.routes {
+		lines = append(lines, fmt.Sprintf("%-40s %-9s %s\n", r.path, r.access, r.says))
+	}
+	slices.Sort(lines)
+	return strings.Join(lines, "")
+}
+
+// SetApps replaces the way to apps.
+func (g *Gateway) SetApps(rt http.RoundTripper) { g.apps = rt }
