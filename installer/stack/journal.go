@@ -77,9 +77,11 @@ func parseJournal(raw []byte) ([]entry, error) {
 		line, rest, whole := bytes.Cut(raw, []byte("\n"))
 		raw = rest
 		e, ok := parseLine(line)
-		switch ok = ok && whole && e.Seq == len(entries); {
+		switch ok = ok && whole; {
 		case ok && bad > 0:
 			return nil, fmt.Errorf("line %d is damaged and line %d is not", bad, n)
+		case ok && e.Seq != len(entries):
+			return nil, fmt.Errorf("line %d has number %d, want %d", n, e.Seq, len(entries))
 		case ok:
 			entries = append(entries, e)
 		case bad == 0:
