@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -76,9 +77,15 @@ func (t cgroupTree) oomKills(cgroup string) int {
 	return 0
 }
 
-// signal sends sig to every process in the cgroup. Processes that come into
-// being meanwhile may miss it; only SIGKILL, which the runtime sends, must not.
-func (t cgroupTree) signal(cgroup string, sig syscall.Signal) error {
+// signal sends sig to the cgroup's first process or to all. Processes that
+// come into being meanwhile may miss it; only SIGKILL, which the runtime sends,
+// must not.
+//
+// The first process of a pid namespace is deaf to signals that it does not
+// handle, where any other process would end. Such a process stands for the
+// whole: all others get the signal, and when there are none it is killed, as
+// the signal would have done.
+func (t cgroupTree) signal(cgroup string, sig syscall.Signal, all bool) error {
 	b, err := os.ReadFile(filepath.Join(t.dir("pids", cgroup), "cgroup.procs"))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -86,17 +93,58 @@ func (t cgroupTree) signal(cgroup string, sig syscall.Signal) error {
 	if err != nil {
 		return err
 	}
-	var errs []error
+	var pids []int
+	first, deaf := 0, false
 	for _, f := range strings.Fields(string(b)) {
 		pid, err := strconv.Atoi(f)
 		if err != nil || pid <= 0 {
 			continue // 0 is a process of an outer pid namespace
 		}
+		pids = append(pids, pid)
+		if isInit, handles := disposition(pid, sig); isInit {
+			first, deaf = pid, !handles
+		}
+	}
+	if len(pids) == 0 {
+		return nil
+	}
+	slices.Sort(pids)
+	switch {
+	case deaf && len(pids) == 1:
+		sig = syscall.SIGKILL
+	case !all && !deaf && first != 0:
+		pids = []int{first}
+	case !all && !deaf: // in the host's pid namespace: the oldest
+		pids = pids[:1]
+	}
+	var errs []error
+	for _, pid := range pids {
 		if err := unix.Kill(pid, sig); err != nil && !errors.Is(err, unix.ESRCH) {
 			errs = append(errs, err)
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// disposition reports whether pid is the first of its pid namespace, and
+// whether it catches or ignores sig.
+func disposition(pid int, sig syscall.Signal) (isInit, handles bool) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return false, true
+	}
+	for line := range strings.Lines(string(b)) {
+		name, value, _ := strings.Cut(line, ":")
+		switch name {
+		case "NSpid":
+			f := strings.Fields(value)
+			isInit = len(f) > 1 && f[len(f)-1] == "1"
+		case "SigCgt", "SigIgn":
+			mask, err := strconv.ParseUint(strings.TrimSpace(value), 16, 64)
+			handles = handles || err != nil || mask&(1<<(sig-1)) != 0
+		}
+	}
+	return isInit, handles
 }
 
 // clamp knows the resource limits that a container may be given here. Without

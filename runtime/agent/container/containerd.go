@@ -141,6 +141,9 @@ func (d *Containerd) Start(ctx context.Context, s Spec) (Running, error) {
 	}
 	opts = append(opts, containerd.WithNewSpec(specOpts...))
 	c, err := d.client.NewContainer(ctx, s.ID, opts...)
+	if errdefs.IsAlreadyExists(err) { // what is there belongs to another start
+		return Running{}, fault.New(op, fault.Exists, err)
+	}
 	if err != nil {
 		return Running{}, fault.New(op, kind(err), errors.Join(err, d.Remove(context.WithoutCancel(ctx), s.ID)))
 	}
@@ -260,8 +263,8 @@ func (d *Containerd) wait(ctx context.Context, id string) (Exit, error) {
 func (d *Containerd) Signal(ctx context.Context, id string, sig syscall.Signal, all bool) error {
 	op := "signal container " + id
 	ctx = d.ctx(ctx)
-	if all && sig != syscall.SIGKILL {
-		if err := d.cgroups.signal(d.cgroup(id), sig); err != nil {
+	if sig != syscall.SIGKILL { // without the price of a runc process
+		if err := d.cgroups.signal(d.cgroup(id), sig, all); err != nil {
 			return fault.New(op, fault.Internal, err)
 		}
 		return nil
@@ -272,11 +275,7 @@ func (d *Containerd) Signal(ctx context.Context, id string, sig syscall.Signal, 
 	}
 	t, err := c.Task(ctx, nil)
 	if err == nil {
-		if all {
-			err = t.Kill(ctx, sig, containerd.WithKillAll)
-		} else {
-			err = t.Kill(ctx, sig)
-		}
+		err = t.Kill(ctx, sig, containerd.WithKillAll)
 	}
 	if err != nil && !errdefs.IsNotFound(err) && !errdefs.IsFailedPrecondition(err) {
 		return fault.New(op, kind(err), err)
@@ -318,7 +317,8 @@ func (d *Containerd) removeSnapshot(ctx context.Context, id string) error {
 	return nil
 }
 
-// List implements Driver. It also sets CPU quotas again, for a container whose
+// List implements Driver. Containers whose start was cut off before their
+// process ran are removed. It also sets CPU quotas again, for a container whose
 // start a crash interrupted before its quota was set.
 func (d *Containerd) List(ctx context.Context) ([]Running, error) {
 	const op = "list containers"
@@ -337,7 +337,14 @@ func (d *Containerd) List(ctx context.Context) ([]Running, error) {
 		t, err := c.Task(ctx, nil)
 		if err == nil {
 			var st containerd.Status
-			if st, err = t.Status(ctx); err == nil && st.Status == containerd.Running {
+			st, err = t.Status(ctx)
+			switch {
+			case err == nil && st.Status == containerd.Created: // its start was cut off
+				if err := d.Remove(ctx, r.ID); err != nil {
+					return nil, err
+				}
+				continue
+			case err == nil && st.Status == containerd.Running:
 				r.PID = int(t.Pid())
 				d.restoreQuota(info)
 			}

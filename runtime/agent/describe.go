@@ -1,0 +1,374 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	mesos "dcos.example/dcos/runtime/api/mesos"
+
+	"dcos.example/dcos/runtime/agent/check"
+	"dcos.example/dcos/runtime/agent/container"
+	"dcos.example/dcos/runtime/agent/network"
+	"dcos.example/dcos/runtime/fault"
+)
+
+// sandboxMount is where a container of an image finds its sandbox.
+const sandboxMount = "/mnt/mesos/sandbox"
+
+// minMemory is what a container gets at least, in bytes, as on Mesos agents.
+const minMemory = 32 << 20
+
+// maxPids keeps one task from using up the host's processes.
+const maxPids = 32768
+
+// described is a task translated to what the agent's parts understand.
+type described struct {
+	spec    container.Spec
+	network *network.Request // nil: the host's network
+	shell   bool
+}
+
+// describe translates a task. All problems of the task are returned at once;
+// nothing is looked up or made.
+func describe(ti *mesos.TaskInfo, containerID, sandbox string) (described, error) {
+	b := &builder{ti: ti, sandbox: sandbox}
+	b.d.spec.ID = containerID
+	b.d.spec.Stdout, b.d.spec.Stderr = filepath.Join(sandbox, "stdout"), filepath.Join(sandbox, "stderr")
+	if ti.GetExecutor() != nil {
+		b.bad("runs under an executor; this agent runs commands and images itself and has no executor API yet")
+	}
+	if ti.GetCheck() != nil {
+		b.bad("has a general check; use a health check, general checks are not supported yet")
+	}
+	b.image()
+	b.command()
+	b.limits()
+	b.networks()
+	b.volumes()
+	b.linux()
+	if err := check.Validate(checksOf(ti)); err != nil {
+		b.errs = append(b.errs, err)
+	}
+	if len(b.errs) > 0 {
+		return described{}, fault.New("read task "+ti.GetTaskId().GetValue(), fault.Invalid, errors.Join(b.errs...))
+	}
+	return b.d, nil
+}
+
+func checksOf(ti *mesos.TaskInfo) []*mesos.HealthCheck {
+	var all []*mesos.HealthCheck
+	if h := ti.GetHealthCheck(); h != nil {
+		all = append(all, h)
+	}
+	return append(all, ti.GetMoreHealthChecks()...)
+}
+
+type builder struct {
+	ti      *mesos.TaskInfo
+	sandbox string
+	d       described
+	errs    []error
+}
+
+func (b *builder) bad(format string, args ...any) {
+	b.errs = append(b.errs, fmt.Errorf(format, args...))
+}
+
+func (b *builder) image() {
+	c := b.ti.GetContainer()
+	switch c.GetType() {
+	case mesos.ContainerInfo_DOCKER:
+		b.d.spec.Image = c.GetDocker().GetImage()
+		b.d.spec.ForcePull = c.GetDocker().GetForcePullImage()
+		b.d.spec.Privileged = c.GetDocker().GetPrivileged()
+		if b.d.spec.Image == "" {
+			b.bad("is a DOCKER container without an image")
+		}
+	default:
+		img := c.GetMesos().GetImage()
+		if img == nil {
+			break
+		}
+		if img.GetType() != mesos.Image_DOCKER {
+			b.bad("has an image of type %s; only DOCKER images are supported", img.GetType())
+			break
+		}
+		b.d.spec.Image = img.GetDocker().GetName()
+		b.d.spec.ForcePull = !img.GetCached()
+	}
+	if b.d.spec.Image != "" {
+		if _, err := container.Normalize(b.d.spec.Image); err != nil {
+			b.errs = append(b.errs, err)
+		}
+	}
+	b.d.spec.Hostname = c.GetHostname()
+}
+
+func (b *builder) command() {
+	c, s := b.ti.GetCommand(), &b.d.spec
+	b.d.shell = c.GetShell() && c.GetValue() != ""
+	docker := b.ti.GetContainer().GetType() == mesos.ContainerInfo_DOCKER && b.ti.GetContainer() != nil
+	switch {
+	case b.d.shell:
+		s.Entrypoint, s.Cmd = []string{"/bin/sh", "-c"}, []string{c.GetValue()}
+	case c.GetValue() == "": // the image's entrypoint
+		s.Cmd = c.GetArguments()
+	case docker:
+		s.Cmd = append([]string{c.GetValue()}, c.GetArguments()...)
+	default: // arguments[0] is the program's own name
+		s.Entrypoint = []string{c.GetValue()}
+		if a := c.GetArguments(); len(a) > 0 {
+			s.Cmd = a[1:]
+		}
+	}
+	if s.Image == "" && c.GetValue() == "" {
+		b.bad("has neither an image nor a command")
+	}
+	s.User = c.GetUser()
+	for _, v := range c.GetEnvironment().GetVariables() {
+		if v.GetType() == mesos.Environment_Variable_SECRET {
+			b.bad("environment variable %s is a secret; secrets are not supported yet", v.GetName())
+			continue
+		}
+		s.Env = append(s.Env, v.GetName()+"="+v.GetValue())
+	}
+	if s.Image != "" {
+		s.Mounts = append(s.Mounts, container.Mount{Source: b.sandbox, Target: sandboxMount})
+		if !docker {
+			s.Cwd = sandboxMount
+		}
+		return
+	}
+	s.Mounts = append(s.Mounts, container.Mount{Source: b.sandbox, Target: b.sandbox})
+	s.Cwd = b.sandbox
+}
+
+func (b *builder) limits() {
+	l := &b.d.spec.Limits
+	l.Pids = maxPids
+	for _, r := range b.ti.GetResources() {
+		switch r.GetName() {
+		case "cpus":
+			l.CPUs += r.GetScalar().GetValue()
+		case "mem":
+			l.Memory += int64(r.GetScalar().GetValue() * (1 << 20))
+		}
+		if r.GetDisk().GetPersistence() != nil || r.GetDisk().GetVolume() != nil {
+			b.bad("uses a persistent volume; this agent has none yet")
+		}
+	}
+	l.CPUQuota = l.CPUs
+	for name, v := range b.ti.GetLimits() {
+		unbounded := math.IsInf(v.GetValue(), 1)
+		switch {
+		case name == "cpus" && unbounded:
+			l.CPUQuota = 0
+		case name == "cpus":
+			l.CPUQuota = v.GetValue()
+		case name == "mem" && unbounded:
+			l.Memory = 0
+		case name == "mem":
+			l.Memory = int64(v.GetValue() * (1 << 20))
+		default:
+			b.bad("has a limit of %s; only cpus and mem have limits", name)
+		}
+	}
+	if l.Memory > 0 {
+		l.Memory = max(l.Memory, minMemory)
+	}
+}
+
+func (b *builder) networks() {
+	c := b.ti.GetContainer()
+	infos := c.GetNetworkInfos()
+	if len(infos) > 1 {
+		b.bad("joins %d networks; a container has at most one", len(infos))
+		return
+	}
+	docker := c.GetDocker()
+	req := &network.Request{ID: b.d.spec.ID}
+	switch {
+	case docker != nil && docker.GetNetwork() == mesos.ContainerInfo_DockerInfo_NONE:
+		b.bad("has docker network NONE, which is not supported")
+		return
+	case docker != nil && docker.GetNetwork() == mesos.ContainerInfo_DockerInfo_USER:
+		if len(infos) == 0 || infos[0].GetName() == "" {
+			b.bad("has docker network USER without the name of the network")
+			return
+		}
+		req.Network = infos[0].GetName()
+	case docker != nil && docker.GetNetwork() == mesos.ContainerInfo_DockerInfo_BRIDGE:
+	case docker != nil && len(infos) == 0, len(infos) == 0:
+		return
+	default:
+		// A NetworkInfo without a name and without ports asks for nothing but
+		// the host's network.
+		if infos[0].GetName() == "" && len(infos[0].GetPortMappings()) == 0 {
+			return
+		}
+		req.Network = infos[0].GetName()
+	}
+	for _, p := range docker.GetPortMappings() {
+		b.port(req, p.GetHostPort(), p.GetContainerPort(), p.GetProtocol())
+	}
+	if len(infos) > 0 {
+		for _, p := range infos[0].GetPortMappings() {
+			b.port(req, p.GetHostPort(), p.GetContainerPort(), p.GetProtocol())
+		}
+	}
+	b.d.network = req
+}
+
+// port adds a mapping; "udp,tcp" asks for both.
+func (b *builder) port(req *network.Request, host, inside uint32, protocols string) {
+	if protocols == "" {
+		protocols = "tcp"
+	}
+	for p := range strings.SplitSeq(protocols, ",") {
+		p = strings.ToLower(strings.TrimSpace(p))
+		if host == 0 || host > math.MaxUint16 || inside == 0 || inside > math.MaxUint16 || (p != "tcp" && p != "udp") {
+			b.bad("maps host port %d to container port %d/%s, which is not a port mapping", host, inside, p)
+			continue
+		}
+		m := network.Port{Host: uint16(host), Container: uint16(inside), Protocol: p}
+		if !slices.Contains(req.Ports, m) {
+			req.Ports = append(req.Ports, m)
+		}
+	}
+}
+
+func (b *builder) volumes() {
+	for _, v := range b.ti.GetContainer().GetVolumes() {
+		if v.GetImage() != nil {
+			b.bad("volume %s is an image, which is not supported", v.GetContainerPath())
+			continue
+		}
+		src := v.GetHostPath()
+		switch s := v.GetSource(); s.GetType() {
+		case mesos.Volume_Source_UNKNOWN:
+		case mesos.Volume_Source_HOST_PATH:
+			src = s.GetHostPath().GetPath()
+		case mesos.Volume_Source_SANDBOX_PATH:
+			src = s.GetSandboxPath().GetPath()
+			if !filepath.IsLocal(src) {
+				b.bad("volume %s: sandbox path %q leaves the sandbox", v.GetContainerPath(), src)
+				continue
+			}
+		default:
+			b.bad("volume %s is of type %s, which is not supported yet", v.GetContainerPath(), s.GetType())
+			continue
+		}
+		if src == "" {
+			b.bad("volume %s has no source", v.GetContainerPath())
+			continue
+		}
+		b.mount(src, v.GetContainerPath(), v.GetMode() == mesos.Volume_RO)
+	}
+}
+
+// mount adds a volume. Relative paths are below the sandbox.
+func (b *builder) mount(src, target string, readOnly bool) {
+	if !path.IsAbs(src) {
+		if !filepath.IsLocal(src) {
+			b.bad("volume source %q leaves the sandbox", src)
+			return
+		}
+		src = filepath.Join(b.sandbox, src)
+	}
+	if !path.IsAbs(target) {
+		if !filepath.IsLocal(target) {
+			b.bad("volume path %q leaves the sandbox", target)
+			return
+		}
+		base := sandboxMount
+		if b.d.spec.Image == "" {
+			base = b.sandbox
+		}
+		target = path.Join(base, target)
+	}
+	b.d.spec.Mounts = append(b.d.spec.Mounts, container.Mount{Source: src, Target: target, ReadOnly: readOnly})
+}
+
+func (b *builder) linux() {
+	c, s := b.ti.GetContainer(), &b.d.spec
+	for _, r := range c.GetRlimitInfo().GetRlimits() {
+		name := "RLIMIT_" + strings.TrimPrefix(r.GetType().String(), "RLMT_")
+		l := container.Rlimit{Type: name, Soft: r.GetSoft(), Hard: r.GetHard()}
+		if r.Soft == nil || r.Hard == nil {
+			l.Soft, l.Hard = math.MaxUint64, math.MaxUint64
+		}
+		s.Rlimits = append(s.Rlimits, l)
+	}
+	li := c.GetLinuxInfo()
+	for _, cap := range append(li.GetEffectiveCapabilities().GetCapabilities(), li.GetCapabilityInfo().GetCapabilities()...) {
+		s.CapAdd = append(s.CapAdd, cap.String())
+	}
+	if n := li.GetShmSize(); n > 0 {
+		s.ShmSize = int64(n) << 20
+	}
+	if sc := li.GetSeccomp(); sc.GetProfileName() != "" {
+		b.bad("names seccomp profile %q; profiles are not supported yet", sc.GetProfileName())
+	}
+	if c.GetTtyInfo() != nil {
+		b.bad("asks for a terminal; run one beside the task with a container session")
+	}
+	for _, p := range c.GetDocker().GetParameters() {
+		b.parameter(p.GetKey(), p.GetValue())
+	}
+}
+
+// parameter takes an option of `docker run` that apps carry through. One that
+// changes nothing about how the task runs here may be ignored; any other that
+// is not understood is refused, as the task would run otherwise than asked.
+func (b *builder) parameter(key, value string) {
+	s := &b.d.spec
+	switch key {
+	case "env":
+		s.Env = append(s.Env, value)
+	case "hostname":
+		s.Hostname = value
+	case "user":
+		s.User = value
+	case "workdir":
+		s.Cwd = value
+	case "privileged":
+		s.Privileged = value == "true"
+	case "cap-add":
+		s.CapAdd = append(s.CapAdd, value)
+	case "cap-drop":
+		s.CapDrop = append(s.CapDrop, value)
+	case "entrypoint":
+		if s.Entrypoint == nil {
+			s.Entrypoint = []string{value}
+		}
+	case "volume":
+		f := strings.Split(value, ":")
+		if len(f) < 2 || len(f) > 3 {
+			b.bad("docker parameter volume=%s is not source:path or source:path:mode", value)
+			return
+		}
+		b.mount(f[0], f[1], len(f) == 3 && slices.Contains(strings.Split(f[2], ","), "ro"))
+	case "ulimit":
+		name, v, _ := strings.Cut(value, "=")
+		soft, hard, both := strings.Cut(v, ":")
+		if !both {
+			hard = soft
+		}
+		lo, err1 := strconv.ParseUint(soft, 10, 64)
+		hi, err2 := strconv.ParseUint(hard, 10, 64)
+		if err1 != nil || err2 != nil {
+			b.bad("docker parameter ulimit=%s is not name=soft:hard", value)
+			return
+		}
+		s.Rlimits = append(s.Rlimits, container.Rlimit{Type: "RLIMIT_" + strings.ToUpper(name), Soft: lo, Hard: hi})
+	case "label", "name", "rm", "init", "log-driver", "log-opt", "oom-kill-disable", "restart":
+	default:
+		b.bad("docker parameter %s is not supported", key)
+	}
+}
