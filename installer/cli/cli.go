@@ -44,6 +44,8 @@ type App struct {
 
 	// Providers returns what makes the resources of a cluster.
 	Providers func(ProviderOptions) (providers.Set, error)
+	// Hosts returns power over single hosts; nil: there is none.
+	Hosts func(ProviderOptions) (HostControl, error)
 	// Bundle finds and reads the release. An empty path: the default place.
 	Bundle func(path string) (string, bundle.Manifest, error)
 	// Allowed says whether machines of a kind may be made by this process.
@@ -74,13 +76,14 @@ type run struct {
 	state    string
 	cluster  string
 	parallel int
+	dir      string // working directory
 
 	exit int
 }
 
 // Run executes the command line and returns the exit code.
 func (a *App) Run(ctx context.Context, args []string) int {
-	r := &run{app: a}
+	r := &run{app: a, dir: a.Dir}
 	root := r.root()
 	root.SetArgs(longFlags(args))
 	root.SetIn(a.Stdin)
@@ -213,12 +216,25 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or input, 3 the plan has changes (wi
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	chdir := ""
+	root.PersistentPreRunE = func(*cobra.Command, []string) error {
+		if chdir == "" {
+			return nil
+		}
+		dir := r.abs(chdir)
+		if fi, err := os.Stat(dir); err != nil || !fi.IsDir() {
+			return usageError{fmt.Errorf("-chdir: %s is not a directory", chdir)}
+		}
+		r.dir = dir
+		return nil
+	}
 	f := root.PersistentFlags()
+	f.StringVar(&chdir, "chdir", "", "work as if started in a `directory`")
 	f.BoolVar(&r.json, "json", false, "answer in JSON, one document a line")
 	f.BoolVar(&r.noColor, "no-color", false, "no colours")
 	f.StringVar(&r.state, "state", "", "state `directory` (default .dcos next to FILE)")
 	root.AddCommand(r.initCommand(), r.validateCommand(), r.planCommand(), r.applyCommand(), r.statusCommand(), r.outputCommand(),
-		r.destroyCommand(), r.historyCommand(), r.fmtCommand(), r.versionCommand())
+		r.destroyCommand(), r.historyCommand(), r.hostCommand(), r.fmtCommand(), r.versionCommand())
 	for _, c := range root.Commands() {
 		r.strictArgs(c)
 	}

@@ -22,8 +22,13 @@ func TestMain(m *testing.M) {
 
 // Each script is a session of somebody at a shell.
 func TestScripts(t *testing.T) {
-	testscript.Run(t, testscript.Params{
-		Dir:                 "testdata/script",
+	p := params()
+	p.Dir = "testdata/script"
+	testscript.Run(t, p)
+}
+
+func params() testscript.Params {
+	return testscript.Params{
 		UpdateScripts:       *update,
 		RequireExplicitExec: true,
 		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "nosecret": noSecret},
@@ -32,7 +37,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("HOME", e.WorkDir)
 			return nil
 		},
-	})
+	}
 }
 
 // exits runs a command that must end with a code: exits 3 dcos-install plan

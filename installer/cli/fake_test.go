@@ -15,6 +15,7 @@ import (
 
 	"dcos.example/dcos/installer/bundle"
 	"dcos.example/dcos/installer/cli"
+	"dcos.example/dcos/installer/host"
 	"dcos.example/dcos/installer/program"
 	"dcos.example/dcos/providers"
 	"dcos.example/dcos/providers/providertest"
@@ -173,9 +174,41 @@ func app() *cli.App {
 			}
 			return nil
 		},
-		Interrupts: nil,
-		Abort:      func() { os.Exit(130) },
+		Hosts: func(cli.ProviderOptions) (cli.HostControl, error) { return power{env("WORLD") + "/power.log"}, nil },
+		Abort: func() { os.Exit(130) },
 	}
+}
+
+// power writes down what it is told to do.
+type power struct{ log string }
+
+func (p power) note(format string, args ...any) error {
+	f, err := os.OpenFile(p.log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(f, format+"\n", args...)
+	return errors.Join(err, f.Close())
+}
+
+func (p power) Stop(_ context.Context, cluster, name string, now bool) error {
+	return p.note("stop %s %s now=%t", cluster, name, now)
+}
+
+func (p power) Start(_ context.Context, cluster, name string) error {
+	return p.note("start %s %s", cluster, name)
+}
+
+func (p power) Open(dir, name string) (host.Host, error) { return machine{dir: dir, name: name}, nil }
+
+// machine runs commands by saying them.
+type machine struct {
+	host.Host
+	dir, name string
+}
+
+func (m machine) Run(_ context.Context, argv ...string) (host.Output, error) {
+	return host.Output{Code: 7, Stdout: fmt.Sprintf("%s %s: %s\n", m.dir, m.name, strings.Join(argv, " "))}, nil
 }
 
 // runApp is the program that scripts run.

@@ -31,7 +31,7 @@ func (r *run) abs(path string) string {
 	if filepath.IsAbs(path) {
 		return path
 	}
-	return filepath.Join(r.app.Dir, path)
+	return filepath.Join(r.dir, path)
 }
 
 // file returns the path of the cluster's file among args.

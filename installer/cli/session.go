@@ -43,6 +43,8 @@ type meta struct {
 	Dir       string `json:"dir,omitempty"` // of the provider
 	File      string `json:"file"`          // absolute path of the cluster's file
 	AdminUser string `json:"adminUser"`
+	// Bundle is the release of the last apply: starting a host takes it.
+	Bundle string `json:"bundle,omitempty"`
 	// PasswordShown says that the generated password has been shown.
 	PasswordShown bool          `json:"passwordShown,omitempty"`
 	Outputs       []view.Output `json:"outputs,omitempty"`
@@ -125,7 +127,7 @@ func (r *run) openInput(in *input, bundle, command string) (*session, error) {
 	}
 	name := in.blueprint.Cluster.Name.Value
 	return r.open(name, filepath.Join(r.stateRoot(in.path), name), meta{
-		Provider: in.blueprint.Provider.Kind.Value, Dir: dir, File: r.abs(in.path), AdminUser: in.blueprint.Cluster.AdminUser.Value}, bundle, command)
+		Provider: in.blueprint.Provider.Kind.Value, Dir: dir, File: r.abs(in.path), AdminUser: in.blueprint.Cluster.AdminUser.Value, Bundle: bundle}, bundle, command)
 }
 
 // release reads the bundle and holds it to the version that the file wants.

@@ -32,7 +32,7 @@ func main() {
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
 		Terminal: term.IsTerminal(out), Interactive: term.IsTerminal(int(os.Stdin.Fd())) && term.IsTerminal(out),
 		Env: os.Environ(), Dir: dir, Version: config.Version,
-		Providers: machines, Bundle: cli.ReadBundle, Allowed: allowed,
+		Providers: machines, Hosts: hosts, Bundle: cli.ReadBundle, Allowed: allowed,
 		Interrupts: interrupts,
 		Abort:      func() { os.Exit(130) }, // the shell's code for death by Ctrl-C
 	}
@@ -53,6 +53,14 @@ func allowed(kind string) error {
 
 // machines returns the providers of a cluster.
 func machines(o cli.ProviderOptions) (providers.Set, error) {
+	p, err := localProvider(o)
+	if err != nil {
+		return nil, err
+	}
+	return providers.Set{"local": p, "dcos": bootstrap.New(bootstrap.Options{})}, nil
+}
+
+func localProvider(o cli.ProviderOptions) (*local.Provider, error) {
 	var initProgram string
 	if o.Bundle != "" {
 		release, _, err := bundle.Unpack(o.Bundle, bundle.CacheDir)
@@ -61,9 +69,5 @@ func machines(o cli.ProviderOptions) (providers.Set, error) {
 		}
 		initProgram = filepath.Join(release, "bin", "dcos-init")
 	}
-	hosts, err := local.New(local.Options{Dir: o.Dir, Init: initProgram, Hide: []string{o.StateDir}})
-	if err != nil {
-		return nil, err
-	}
-	return providers.Set{"local": hosts, "dcos": bootstrap.New(bootstrap.Options{})}, nil
+	return local.New(local.Options{Dir: o.Dir, Init: initProgram, Hide: []string{o.StateDir}})
 }

@@ -1,0 +1,44 @@
+package main
+
+import (
+	"context"
+
+	"dcos.example/dcos/installer/cli"
+	"dcos.example/dcos/installer/host"
+	"dcos.example/dcos/providers/local/simhost"
+	"dcos.example/dcos/runtime/fault"
+)
+
+// power controls local hosts.
+type power struct{ machine simhost.Machine }
+
+func hosts(o cli.ProviderOptions) (cli.HostControl, error) {
+	p, err := localProvider(o)
+	if err != nil {
+		return nil, err
+	}
+	return power{p.Machine()}, nil
+}
+
+func (p power) Stop(ctx context.Context, cluster, name string, now bool) error {
+	if now {
+		return p.machine.PowerOff(ctx, cluster, name)
+	}
+	return p.machine.Shutdown(ctx, cluster, name)
+}
+
+func (p power) Start(ctx context.Context, cluster, name string) error {
+	st, err := p.machine.Inspect(cluster, name)
+	if err != nil {
+		return err
+	}
+	if st.Host.Name == "" {
+		return fault.Newf("start host "+name, fault.NotFound, "it is gone; dcos-install apply makes it anew")
+	}
+	_, err = p.machine.Ensure(ctx, st.Host)
+	return err
+}
+
+func (power) Open(dir, name string) (host.Host, error) {
+	return host.Open(host.Ref{Kind: "local", Dir: dir, Name: name})
+}
