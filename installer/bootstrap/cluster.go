@@ -112,6 +112,9 @@ func (p *Provider) wait(ctx context.Context, c cluster) error {
 		one, stop := context.WithTimeout(bounded, 5*time.Second)
 		defer stop()
 		lacks, err := watch.look(one)
+		if bounded.Err() != nil {
+			return false, nil // what it found is that the time is up
+		}
 		if lacks != said && lacks != "" {
 			said = lacks
 			providers.Note(ctx, step, "waiting for "+lacks)
@@ -124,6 +127,8 @@ func (p *Provider) wait(ctx context.Context, c cluster) error {
 	case errors.Is(err, errTime):
 		// The time is up, not the caller's patience with the diagnosis.
 		return done(fault.Newf(step, fault.Unavailable, "after %s it still waits for %s\n%s", p.o.Patience, said, p.diagnose(ctx, c)))
+	case ctx.Err() != nil:
+		return done(fault.Newf(step, fault.Unavailable, "given up while it waited for %s: %w", said, err))
 	default:
 		return done(fault.New(step, fault.KindOf(err), err))
 	}

@@ -32,6 +32,9 @@ const (
 	stopTime = 15 * time.Second
 	// logTail is how much of a log an error quotes, in bytes.
 	logTail = 2 << 10
+	// settled is how long a unit must have run to count as up. A program that
+	// finds fault with its configuration ends sooner.
+	settled = 300 * time.Millisecond
 	// crashes is how many restarts in a row say that a unit will not come up.
 	crashes = 3
 )
@@ -327,43 +330,56 @@ func (i *installation) start(ctx context.Context) error {
 func (i *installation) verify(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, gatewayTime, errTime)
 	defer cancel()
-	base := map[string]int{}
-	open := i.n.role != roleMaster
+	before := map[string]int{} // restarts when we began to look
+	gateway := i.n.role != roleMaster
 	addr := net.JoinHostPort(i.n.address, strconv.Itoa(config.PortGateway))
-	if !open {
+	if !gateway {
 		providers.Note(ctx, "verify", "waiting for the gateway on "+addr)
 	}
+	var down error
 	err := i.p.poll(ctx, func() (bool, error) {
-		up := true
+		down = nil
 		for _, u := range i.n.units {
 			st, err := i.h.UnitStatus(ctx, u, logTail)
 			if err != nil {
 				return false, err
 			}
-			if _, seen := base[u]; !seen {
-				base[u] = st.Restarts
+			if _, seen := before[u]; !seen {
+				before[u] = st.Restarts
 			}
-			if st.State == "failed" || st.State == "inactive" || st.Restarts >= base[u]+crashes {
-				return false, fault.Newf("start "+u, fault.Unavailable, "it does not stay up: %s; the end of its log:\n%s", st.LastExit, st.Log)
+			if st.Active && time.Since(st.Since) >= settled {
+				continue
 			}
-			up = up && st.Active
+			down = fault.Newf("start "+u, fault.Unavailable, "it does not stay up: it is %s, %s; the end of its log:\n%s", st.State, st.LastExit, st.Log)
+			if st.State == "failed" || st.State == "inactive" || st.Restarts >= before[u]+crashes {
+				return false, down
+			}
 		}
-		if !open {
-			dial, stop := context.WithTimeout(ctx, time.Second)
-			conn, err := i.p.o.Dial(dial, "tcp", addr)
-			stop()
-			if err == nil {
-				conn.Close()
-			}
-			open = err == nil
+		if !gateway {
+			gateway = i.answers(ctx, addr)
 		}
-		return up && open, nil
+		return down == nil && gateway, nil
 	})
-	if errors.Is(err, errTime) && !open {
+	switch {
+	case errors.Is(err, errTime) && down != nil:
+		return down
+	case errors.Is(err, errTime):
 		providers.Note(ctx, "verify", "its gateway does not answer yet; the cluster is waited for at the end")
 		return nil
+	default:
+		return err
 	}
-	return err
+}
+
+func (i *installation) answers(ctx context.Context, addr string) bool {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	conn, err := i.p.o.Dial(ctx, "tcp", addr)
+	if err != nil {
+		return false
+	}
+	conn.Close()
+	return true
 }
 
 func (k nodes) read(ctx context.Context, req plugin.ReadRequest) (res plugin.ReadResponse, err error) {

@@ -120,18 +120,6 @@ func layRoot(s Spec) error {
 			}
 		}
 	}
-	for _, dir := range s.Show {
-		at := filepath.Join("root", dir)
-		if err := os.MkdirAll(at, 0o755); err != nil {
-			return err
-		}
-		if err := mount(dir, at, "", unix.MS_BIND, ""); err != nil {
-			return err
-		}
-		if err := mount("", at, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
-			return err
-		}
-	}
 	// Container snapshots cannot lie on an overlay.
 	for from, to := range map[string]string{"disk/dcos": "root/var/lib/dcos", "disk/tmp": "root/tmp"} {
 		if err := os.MkdirAll(to, 0o755); err != nil {
@@ -157,6 +145,19 @@ func layRoot(s Spec) error {
 			return err
 		}
 		if err := mount(m.kind, m.at, m.kind, m.flags, m.data); err != nil {
+			return err
+		}
+	}
+	// After the rest: they may lie below a directory that is the host's own.
+	for _, dir := range s.Show {
+		at := filepath.Join("root", dir)
+		if err := os.MkdirAll(at, 0o755); err != nil {
+			return err
+		}
+		if err := mount(dir, at, "", unix.MS_BIND, ""); err != nil {
+			return err
+		}
+		if err := mount("", at, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
 			return err
 		}
 	}

@@ -127,7 +127,7 @@ func (l *lab) traces() map[string]string {
 		l.Fatal(err)
 	}
 	for _, k := range links {
-		if strings.HasPrefix(k.Attrs().Name, "dv") && k.Attrs().MasterIndex != 0 || k.Attrs().Name == network.BridgeName(l.cluster) {
+		if k.Attrs().Name == network.LinkName("dv", "h1", l.cluster, "h1") || k.Attrs().Name == network.BridgeName(l.cluster) {
 			out["link "+k.Attrs().Name] = k.Attrs().Alias
 		}
 	}
