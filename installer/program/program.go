@@ -5,6 +5,9 @@
 //
 //	Network ──► Host (each) ──► Node (each) ──► Cluster
 //	Secrets ────────────────────────┘
+//
+// The Cluster also needs the Secrets, to ask how it is, and the Hosts, to look
+// at one that is not well.
 package program
 
 import (
@@ -58,10 +61,10 @@ func Goals(t *topology.Topology, r Release) []engine.Goal {
 			"uplink":  resource.NewProperty(t.Network.Uplink),
 		})},
 	}
-	var nodes []engine.Key
+	needs := []engine.Key{secrets} // of the cluster
 	for _, h := range t.Hosts {
 		host, node := engine.Key{Type: TypeHost, Name: h.Name}, engine.Key{Type: TypeNode, Name: h.Name}
-		nodes = append(nodes, node)
+		needs = append(needs, host, node)
 		goals = append(goals,
 			engine.Goal{Key: host, Dependencies: []engine.Key{network}, Inputs: hostInputs(name, h, network)},
 			engine.Goal{Key: node, Dependencies: []engine.Key{secrets, host}, Inputs: nodeInputs(t, h, r, secrets, host)},
@@ -71,11 +74,7 @@ func Goals(t *topology.Topology, r Release) []engine.Goal {
 	for _, m := range t.Masters() {
 		masters = append(masters, resource.NewProperty(m.Addr.String()))
 	}
-	needs := []engine.Key{secrets}
-	for _, h := range t.Hosts {
-		needs = append(needs, engine.Key{Type: TypeHost, Name: h.Name})
-	}
-	return append(goals, engine.Goal{Key: cluster, Dependencies: append(needs, nodes...), Inputs: func(o engine.Outputs) (resource.PropertyMap, error) {
+	return append(goals, engine.Goal{Key: cluster, Dependencies: needs, Inputs: func(o engine.Outputs) (resource.PropertyMap, error) {
 		var hosts []resource.PropertyValue
 		for _, h := range t.Hosts {
 			hosts = append(hosts, resource.NewProperty(resource.PropertyMap{

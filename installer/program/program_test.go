@@ -51,7 +51,7 @@ func TestGraph(t *testing.T) {
 		"Secrets demo < ", "Network demo < ",
 		"Host master-1 < Network demo", "Node master-1 < Secrets demo, Host master-1",
 		"Host agent-1 < Network demo", "Node agent-1 < Secrets demo, Host agent-1",
-		"Cluster demo < Secrets demo, Node master-1, Node agent-1",
+		"Cluster demo < Secrets demo, Host master-1, Node master-1, Host agent-1, Node agent-1",
 	}
 	if d := cmp.Diff(want, one); d != "" {
 		t.Error(d)
