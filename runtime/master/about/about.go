@@ -30,7 +30,7 @@ type Flag struct{ Name, Value string }
 
 // Metrics returns what /metrics/snapshot shows, by name. It costs O(tasks).
 func (a About) Metrics(c *core.Core) map[string]float64 {
-	s, st := c.Snapshot(), c.Stats()
+	s, st, counters := c.Snapshot(), c.Stats(), c.Counters()
 	m := map[string]float64{
 		"master/elected": 1, "master/uptime_secs": a.Now().Sub(a.Started).Seconds(),
 		"master/outstanding_offers": float64(s.Offers), "master/operator_event_stream_subscribers": float64(s.Subscribers),
@@ -49,14 +49,14 @@ func (a About) Metrics(c *core.Core) map[string]float64 {
 		"invalid_framework_to_executor_messages", "valid_executor_to_framework_messages",
 		"invalid_executor_to_framework_messages", "task_lost/source_master/reason_invalid_offers",
 	} {
-		m["master/"+name] = float64(s.Counters[name])
+		m["master/"+name] = float64(counters[name])
 	}
 	for _, n := range []string{"staging", "starting", "running", "killing", "unreachable"} {
 		m["master/tasks_"+n] = 0
 	}
 	for n, st := range map[string]task.State{"finished": task.Finished, "failed": task.Failed, "killed": task.Killed, "lost": task.Lost,
 		"error": task.Error, "dropped": task.Dropped, "gone": task.Gone, "gone_by_operator": task.GoneByOperator} {
-		m["master/tasks_"+n] = float64(s.Counters["tasks/"+st.String()])
+		m["master/tasks_"+n] = float64(counters["tasks/"+st.String()])
 	}
 	live := map[task.State]string{task.Staging: "staging", task.Starting: "starting", task.Running: "running", task.Killing: "killing"}
 	for _, f := range s.Frameworks {

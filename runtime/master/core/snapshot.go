@@ -31,7 +31,6 @@ type Snapshot struct {
 	Recovered   []*mesos.AgentInfo
 	Frameworks  []FrameworkView
 	Completed   []FrameworkView
-	Counters    Counters
 	Subscribers int
 	Offers      int
 	Unreachable int // agents
@@ -81,7 +80,7 @@ func (c *Core) snapshot() *Snapshot {
 		return c.cached
 	}
 	s := &Snapshot{
-		Info: c.Info, Elected: c.Elected, Counters: maps.Clone(c.counters),
+		Info: c.Info, Elected: c.Elected,
 		Subscribers: len(c.subs), Offers: len(c.offers), version: c.version,
 		Unreachable: c.reg.Count(registry.Unreachable),
 		Agents:      make([]AgentView, 0, len(c.agents)), Frameworks: make([]FrameworkView, 0, len(c.frameworks)),
@@ -155,6 +154,13 @@ func (f *framework) view(c *Core) FrameworkView {
 		}
 	}
 	return v
+}
+
+// Counters returns a copy of the counters.
+func (c *Core) Counters() Counters {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return maps.Clone(c.counters)
 }
 
 // Stats returns the allocator's.

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"strconv"
 
 	"google.golang.org/protobuf/proto"
 
@@ -81,7 +82,8 @@ func reply(w http.ResponseWriter, r *http.Request, answer *master.Response) {
 		return
 	}
 	w.Header().Set("Content-Type", format.ContentType())
-	_, _ = w.Write(b) // the client is gone when this fails
+	w.Header().Set("Content-Length", strconv.Itoa(len(b))) // clients tell streams by its absence
+	_, _ = w.Write(b)                                      // the client is gone when this fails
 }
 
 // watch streams events, beginning with all there is.
