@@ -161,8 +161,9 @@ func (m *meta) readReservations(p *mesos.Resource) error {
 	role := p.GetRole() // "*" when not set
 	switch {
 	case len(p.Reservations) > 0:
-		if p.Role != nil && role != AnyRole || p.Reservation != nil {
-			return errors.New("'role' and 'reservation' must not be set together with 'reservations'")
+		// Both forms at once is what read-only endpoints write: fine while they agree.
+		if last := p.Reservations[len(p.Reservations)-1].GetRole(); p.Role != nil && role != last || p.Reservation != nil && p.Role == nil {
+			return errors.New("'role' and 'reservation' must not contradict 'reservations'")
 		}
 		for i, r := range p.Reservations {
 			if r.Type == nil || r.GetType() == mesos.Resource_ReservationInfo_UNKNOWN {

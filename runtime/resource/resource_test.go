@@ -205,6 +205,9 @@ func TestReservationFormats(t *testing.T) {
 		t.Error("legacy form (-want +got):\n", d)
 	}
 	both := must(t, scalar("cpus", 1, dynamic("eng", "p"))).ProtoBoth()[0]
+	if back := must(t, both); back.Len() != 1 || back.ReservedRoles()[0] != "eng" {
+		t.Errorf("both forms read back as %v", back)
+	}
 	if both.GetRole() != "eng" || both.GetReservation().GetPrincipal() != "p" || len(both.Reservations) != 1 {
 		t.Errorf("both forms: %v", both)
 	}
@@ -221,7 +224,7 @@ func TestInvalidProto(t *testing.T) {
 		"half a gpu":    scalar("gpus", .5, nil),
 		"star reserved": scalar("cpus", 1, dynamic("*", "")),
 		"not refined":   scalar("cpus", 1, func(p *mesos.Resource) { dynamic("a", "")(p); dynamic("b", "")(p) }),
-		"both forms":    scalar("cpus", 1, func(p *mesos.Resource) { p.Role = proto.String("a"); dynamic("a", "")(p) }),
+		"forms differ":  scalar("cpus", 1, func(p *mesos.Resource) { p.Role = proto.String("a"); dynamic("b", "")(p) }),
 		"no scalar":     {Name: proto.String("cpus"), Type: mesos.Value_SCALAR.Enum()},
 		"disk on cpus":  scalar("cpus", 1, func(p *mesos.Resource) { p.Disk = &mesos.Resource_DiskInfo{} }),
 		"shared cpus":   scalar("cpus", 1, func(p *mesos.Resource) { p.Shared = &mesos.Resource_SharedInfo{} }),
