@@ -1,0 +1,253 @@
+package engine
+
+import (
+	"slices"
+	"time"
+
+	"dcos.example/dcos/runtime/api/marathon"
+	"dcos.example/dcos/runtime/orchestrator/deployment"
+	"dcos.example/dcos/runtime/orchestrator/event"
+	"dcos.example/dcos/runtime/orchestrator/launch"
+	"dcos.example/dcos/runtime/orchestrator/spec"
+)
+
+// mode is what is being done with an app.
+//
+//	steady ──deployment──▶ waiting ──its step──▶ resizing │ replacing │ ending
+//	   ▲                                                       │
+//	   └──────────────── deployment over ◀──── done ◀──────────┘
+type mode uint8
+
+const (
+	steady    mode = iota // keep the size
+	waiting               // a deployment will get to it: keep it as it was
+	resizing              // ScaleApplication
+	replacing             // RestartApplication
+	ending                // StopApplication
+)
+
+// running is a deployment that is not over.
+type running struct {
+	rec      deploymentRecord
+	from, to map[spec.AppID]*marathon.App // nil entries: no app
+	step     int                          // from 0
+	pending  map[spec.AppID]deployment.Kind
+}
+
+// begin starts d at the step after d.step.
+func (e *Engine) begin(d *running) {
+	e.deployments[d.rec.ID] = d
+	for id := range d.rec.Apps {
+		e.lockedBy[id] = d.rec.ID
+		a := e.app(id)
+		a.mode, a.active = waiting, d.from[id]
+	}
+	for n, step := range d.rec.Steps {
+		if n > d.step {
+			break
+		}
+		for _, act := range step { // done before this term
+			e.enter(d, act, false)
+		}
+	}
+	e.nextStep(d)
+}
+
+// enter puts an app into the mode of its action.
+func (e *Engine) enter(d *running, act deployment.Action, fresh bool) {
+	a := e.app(act.App)
+	e.markDirty(act.App)
+	switch act.Kind {
+	case deployment.Start:
+		return
+	case deployment.Stop:
+		a.mode, a.active = ending, nil
+		e.setWant(a, 0, time.Now())
+		return
+	case deployment.Scale:
+		a.mode = resizing
+	case deployment.Restart:
+		a.mode = replacing
+	}
+	a.active = d.to[act.App]
+	if fresh {
+		a.delay = launch.Delay{}
+	}
+}
+
+// nextStep moves d on; with nothing left it ends it.
+func (e *Engine) nextStep(d *running) {
+	for {
+		if d.step >= 0 && d.step < len(d.rec.Steps) && d.pending != nil {
+			e.publish("deployment_step_success", event.Fields{"plan": lightPlan(d), "currentStep": stepOf(d)})
+		}
+		d.step++
+		d.pending = map[spec.AppID]deployment.Kind{}
+		if d.step >= len(d.rec.Steps) {
+			e.finish(d)
+			return
+		}
+		e.put(kindDeploymentStatus, d.rec.ID, deploymentStatusRecord{d.step})
+		e.publish("deployment_info", event.Fields{"plan": lightPlan(d), "currentStep": stepOf(d)})
+		for _, act := range d.rec.Steps[d.step] {
+			e.enter(d, act, true)
+			if act.Kind != deployment.Start { // starting at zero is nothing to do
+				d.pending[act.App] = act.Kind
+			}
+		}
+		if len(d.pending) > 0 {
+			return
+		}
+	}
+}
+
+// done notes that an app's action is done.
+func (e *Engine) done(a *app) {
+	d := e.deployments[e.lockedBy[a.id]]
+	if d == nil || d.pending[a.id] == "" {
+		return
+	}
+	if d.pending[a.id] == deployment.Stop {
+		e.publish("app_terminated_event", event.Fields{"appId": a.id})
+	}
+	delete(d.pending, a.id)
+	if len(d.pending) == 0 {
+		e.nextStep(d)
+	}
+}
+
+// finish ends a deployment that reached its target.
+func (e *Engine) finish(d *running) {
+	e.unlock(d)
+	e.publish("deployment_success", event.Fields{"id": d.rec.ID, "plan": lightPlan(d)})
+}
+
+// cancel ends a deployment where it is.
+func (e *Engine) cancel(d *running, reason string) {
+	e.unlock(d)
+	e.publish("deployment_failed", event.Fields{"id": d.rec.ID, "plan": lightPlan(d), "reason": reason})
+}
+
+func (e *Engine) unlock(d *running) {
+	delete(e.deployments, d.rec.ID)
+	e.drop(kindDeployment, d.rec.ID)
+	e.drop(kindDeploymentStatus, d.rec.ID)
+	for id := range d.rec.Apps {
+		if e.lockedBy[id] != d.rec.ID {
+			continue
+		}
+		delete(e.lockedBy, id)
+		a := e.app(id)
+		a.mode, a.active = steady, e.tree.App(id)
+		e.markDirty(id)
+	}
+}
+
+// evaluateDirty decides about every app that something happened to, until
+// nothing more follows from it.
+func (e *Engine) evaluateDirty(now time.Time) {
+	for len(e.dirty) > 0 {
+		ids := make([]spec.AppID, 0, len(e.dirty))
+		for id := range e.dirty {
+			ids = append(ids, id)
+		}
+		clear(e.dirty)
+		slices.Sort(ids)
+		for _, id := range ids {
+			if a := e.apps[id]; a != nil {
+				e.evaluate(a, now)
+			}
+		}
+	}
+}
+
+// evaluate asks the decider about one app and carries out what it says. It
+// costs O(instances of the app), once for all events since the last turn.
+func (e *Engine) evaluate(a *app, now time.Time) {
+	var d deployment.Decision
+	switch {
+	case a.mode == ending || a.mode == steady && a.active == nil:
+		d = deployment.End(e.view(a))
+	case a.active == nil: // waits to be started
+		return
+	case a.mode == replacing:
+		d = deployment.Replace(e.view(a))
+	default:
+		d = deployment.Resize(e.view(a))
+	}
+	for _, id := range d.Kill {
+		if i := a.instances[id]; i != nil {
+			e.kill(i, why(a.mode))
+		}
+	}
+	e.setWant(a, d.Launch, now)
+	e.probe(a)
+	if d.Done {
+		e.done(a)
+	}
+	if a.active == nil && len(a.instances) == 0 && e.lockedBy[a.id] == "" && e.tree.App(a.id) == nil {
+		e.drop(kindAppStatus, string(a.id))
+		delete(e.apps, a.id)
+		delete(e.wants, a.id)
+	}
+}
+
+func why(m mode) string {
+	switch m {
+	case replacing:
+		return "another version replaces it"
+	case ending:
+		return "its app is removed"
+	}
+	return "there are more instances than wanted"
+}
+
+// view is what the decider sees of an app.
+func (e *Engine) view(a *app) deployment.View {
+	v := deployment.View{}
+	var config string
+	if a.active != nil {
+		config = a.active.VersionInfo.LastConfigChangeAt
+		v.Target = int(a.active.Instances)
+		v.MinHealth = a.active.UpgradeStrategy.MinimumHealthCapacity
+		v.MaxOver = a.active.UpgradeStrategy.MaximumOverCapacity
+		v.OldestFirst = a.active.KillSelection == marathon.OldestFirst
+	}
+	for _, i := range a.instances {
+		if i.inactive && a.active != nil {
+			continue // it is being replaced
+		}
+		in := deployment.Instance{
+			ID: i.rec.ID, Condition: i.condition(), Ready: i.ready(a.active), Killing: i.stopping(),
+			Since: i.rec.Launched.UnixNano(),
+		}
+		if a.active != nil {
+			in.Spread = launch.Spread(a.active.Constraints, i.rec.Place)
+		}
+		if i.rec.Config == config {
+			v.Current = append(v.Current, in)
+		} else {
+			v.Old = append(v.Old, in)
+		}
+	}
+	return v
+}
+
+func lightPlan(d *running) marathon.Plan {
+	return marathon.Plan{ID: d.rec.ID, Version: d.rec.Version, Steps: wireSteps(d.rec.Steps)}
+}
+
+func stepOf(d *running) marathon.Step {
+	return wireSteps(d.rec.Steps[d.step : d.step+1])[0]
+}
+
+func wireSteps(steps []deployment.Step) []marathon.Step {
+	out := make([]marathon.Step, len(steps))
+	for n, s := range steps {
+		out[n].Actions = []marathon.Action{}
+		for _, act := range s {
+			out[n].Actions = append(out[n].Actions, marathon.Action{Action: string(act.Kind), App: string(act.App)})
+		}
+	}
+	return out
+}

@@ -1,0 +1,193 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+
+	"dcos.example/dcos/runtime/fault"
+	"dcos.example/dcos/runtime/state"
+)
+
+// maxOps is how many records one commit writes: etcd's default limit is 128
+// operations, and the term's fence needs one.
+const maxOps = 100
+
+// batch is what is staged between two commits. Several writes of one record
+// become one.
+type batch struct {
+	ops   []state.Op // IfRev is set when the batch is committed
+	index map[state.Key]int
+	calls []func(context.Context)
+	done  chan struct{} // closed when everything is stored
+}
+
+func newBatch() *batch { return &batch{index: map[state.Key]int{}, done: make(chan struct{})} }
+
+// outbox is the only writer of the orchestrator's records.
+type outbox struct {
+	store state.Backend
+	log   *slog.Logger
+	wake  chan struct{}
+
+	mu     sync.Mutex
+	next   *batch
+	failed error         // why nothing will be written any more
+	broken chan struct{} // closed with failed
+
+	revs map[state.Key]state.Rev // as committed; used by run alone once it runs
+}
+
+func newOutbox(store state.Backend, log *slog.Logger) *outbox {
+	return &outbox{
+		store: store, log: log, wake: make(chan struct{}, 1), next: newBatch(),
+		broken: make(chan struct{}), revs: map[state.Key]state.Rev{},
+	}
+}
+
+// stage writes value to key with the next commit; nil deletes.
+func (o *outbox) stage(key state.Key, value []byte) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	op := state.Op{Key: key, Value: value}
+	if i, ok := o.next.index[key]; ok {
+		o.next.ops[i] = op
+	} else {
+		o.next.index[key] = len(o.next.ops)
+		o.next.ops = append(o.next.ops, op)
+	}
+	o.signal()
+}
+
+// after runs f when everything staged so far is stored, in order.
+func (o *outbox) after(f func(context.Context)) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.next.calls = append(o.next.calls, f)
+	o.signal()
+}
+
+func (o *outbox) signal() {
+	select {
+	case o.wake <- struct{}{}:
+	default:
+	}
+}
+
+// flushed is closed when everything staged so far is stored.
+func (o *outbox) flushed() <-chan struct{} {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.signal()
+	return o.next.done
+}
+
+// wait waits for done, or for the reason why it will never come.
+func (o *outbox) wait(ctx context.Context, done <-chan struct{}) error {
+	select {
+	case <-done:
+		return nil
+	case <-o.broken:
+		return fault.New("store the change", fault.Unavailable, o.failed)
+	case <-ctx.Done():
+		return fault.New("store the change", fault.Unavailable, ctx.Err())
+	}
+}
+
+// run commits until ctx ends or a commit fails for good: another leader has
+// written, or the store refuses.
+func (o *outbox) run(ctx context.Context) error {
+	err := o.loop(ctx)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.failed = err
+	if err == nil {
+		o.failed = fault.Newf("store", fault.Unavailable, "this master leads no more")
+	}
+	close(o.broken)
+	return err
+}
+
+func (o *outbox) loop(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-o.wake:
+		}
+		o.mu.Lock()
+		b := o.next
+		o.next = newBatch()
+		o.mu.Unlock()
+		for ops := b.ops; len(ops) > 0; {
+			n := min(len(ops), maxOps)
+			if err := o.commit(ctx, ops[:n]); err != nil {
+				if ctx.Err() != nil {
+					return nil
+				}
+				return err
+			}
+			ops = ops[n:]
+		}
+		close(b.done)
+		for _, f := range b.calls {
+			f(ctx)
+		}
+	}
+}
+
+func (o *outbox) commit(ctx context.Context, ops []state.Op) error {
+	kept := ops[:0]
+	for _, op := range ops {
+		op.IfRev = o.revs[op.Key]
+		if op.Value == nil && op.IfRev == 0 {
+			continue // made and dropped within one batch
+		}
+		kept = append(kept, op)
+	}
+	if len(kept) == 0 {
+		return nil
+	}
+	pause := backoff.NewExponentialBackOff()
+	pause.InitialInterval, pause.MaxInterval = 50*time.Millisecond, 2*time.Second
+	for {
+		rev, err := o.store.Commit(ctx, kept...)
+		if err == nil {
+			for _, op := range kept {
+				if op.Value == nil {
+					delete(o.revs, op.Key)
+				} else {
+					o.revs[op.Key] = rev
+				}
+			}
+			return nil
+		}
+		// A commit whose answer got lost ends in Conflict here: the next term
+		// reads what became of it.
+		if !fault.Is(err, fault.Unavailable) || ctx.Err() != nil {
+			return fault.New("store orchestrator state", fault.KindOf(err), err)
+		}
+		o.log.Warn("store unavailable, trying again", "err", err)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pause.NextBackOff()):
+		}
+	}
+}
+
+// put stages a record.
+func (e *Engine) put(kind state.Kind, id string, v any) {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic("engine: a record does not marshal: " + err.Error())
+	}
+	e.out.stage(state.Key{Kind: kind, ID: id}, b)
+}
+
+// drop stages the deletion of a record.
+func (e *Engine) drop(kind state.Kind, id string) { e.out.stage(state.Key{Kind: kind, ID: id}, nil) }
