@@ -200,7 +200,7 @@ func resume(t *testing.T, dir, phase, what string) {
 // memoryDir is a temporary directory that is in memory where that is possible:
 // what a killed process wrote is kept by the kernel, so the disk adds nothing
 // to these tests but time.
-func memoryDir(t *testing.T) string {
+func memoryDir(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("/dev/shm", "engine-crash-")
 	if err != nil {

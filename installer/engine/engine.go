@@ -34,6 +34,9 @@ type Options struct {
 	// Drain bounds how long running calls may go on after ctx is cancelled
 	// before their contexts end too; zero means 5 minutes.
 	Drain time.Duration
+	// Abandon bounds how long a call may go on after its context has ended
+	// before it is given up, as a crash would; zero means 20 seconds.
+	Abandon time.Duration
 	// Command names what runs, for others who find the stack locked. It must
 	// hold no secrets.
 	Command string

@@ -225,13 +225,10 @@ func (x *executor) execute(tasks []*task) {
 	// would: the journal says that it began.
 	select {
 	case <-finished:
-	case <-time.After(abandonAfter):
+	case <-time.After(x.opts.Abandon):
 		x.notice("", "some calls do not end; they are given up and will be looked after by the next apply")
 	}
 }
-
-// abandonAfter is the time between ending the contexts of calls and giving up.
-const abandonAfter = 20 * time.Second
 
 func (x *executor) announce(t *task) {
 	if t.op == OpSame {

@@ -25,7 +25,10 @@ type fixture struct {
 
 func newFixture(t testing.TB) *fixture {
 	t.Helper()
-	dir := t.TempDir()
+	dir := memoryDir(t)
+	if _, ok := t.(*testing.B); ok {
+		dir = t.TempDir() // benchmarks pay for their fsyncs
+	}
 	f := &fixture{t: t, dir: dir, prov: providertest.New(filepath.Join(dir, "world"))}
 	f.stack = openStack(t, dir)
 	f.opts = engine.Options{Providers: f.prov.Set(), Parallel: 4}

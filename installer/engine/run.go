@@ -25,6 +25,9 @@ func (o Options) defaults(kind string) Options {
 	if o.Drain <= 0 {
 		o.Drain = 5 * time.Minute
 	}
+	if o.Abandon <= 0 {
+		o.Abandon = 20 * time.Second
+	}
 	if o.Command == "" {
 		o.Command = kind
 	}
@@ -131,6 +134,7 @@ func operate(ctx context.Context, s *stack.Stack, kind string, goals []Goal, opt
 	}
 	defer func() {
 		res.Outputs = outputsOf(journal.State())
+		res.Stopped = res.Stopped || err != nil && ctx.Err() != nil // stopped while planning
 		err = errors.Join(err, journal.End(resultOf(res, err), countsOf(res)))
 	}()
 	st := journal.State()

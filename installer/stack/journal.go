@@ -3,7 +3,6 @@ package stack
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"hash/crc32"
 	"os"
@@ -274,7 +273,7 @@ func (j *journal) close() error {
 		j.done.Wait()
 	}
 	if j.err == nil {
-		j.err = errors.New("the operation has ended")
+		j.err = errEnded
 	}
 	return j.f.Close()
 }

@@ -26,6 +26,7 @@ type Operation struct {
 	state *State
 	seq   int      // entries so far; the first is written with the second
 	j     *journal // nil until something changes
+	ended bool
 }
 
 // Begin locks the stack for an operation of that kind ("apply"). Command says
@@ -199,8 +200,14 @@ func (o *Operation) append(c change) error {
 	return nil
 }
 
+// errEnded meets a call that was given up and comes back after the end.
+var errEnded = errors.New("the operation has ended")
+
 // journal returns the open journal, made on first use. Caller holds o.mu.
 func (o *Operation) journal() (*journal, error) {
+	if o.ended {
+		return nil, errEnded
+	}
 	if o.j != nil {
 		return o.j, nil
 	}
@@ -231,6 +238,7 @@ func (o *Operation) End(r OperationResult, counts map[string]int) (err error) {
 	defer o.mu.Unlock()
 	defer func() { err = errors.Join(err, o.unlock()) }()
 	s := o.stack
+	o.ended = true
 	o.record.End, o.record.Result, o.record.Counts = time.Now().UTC(), r, counts
 	if o.j != nil {
 		if err := o.j.close(); err != nil {

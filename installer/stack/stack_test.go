@@ -59,7 +59,7 @@ func must(t testing.TB, err error) {
 }
 
 func TestRoundTrip(t *testing.T) {
-	dir := t.TempDir()
+	dir := memoryDir(t)
 	s := open(t, dir, stack.Options{})
 	in := resource.PropertyMap{
 		"s": resource.NewProperty("text"), "n": resource.NewProperty(1.5), "b": resource.NewProperty(true), "null": resource.NewNullProperty(),
@@ -114,9 +114,13 @@ func TestRoundTrip(t *testing.T) {
 }
 
 func TestNothingChangedNothingWritten(t *testing.T) {
-	dir := t.TempDir()
+	dir := memoryDir(t)
 	s := open(t, dir, stack.Options{})
-	must(t, begin(t, s).End(stack.Succeeded, nil))
+	op := begin(t, s)
+	must(t, op.End(stack.Succeeded, nil))
+	if err := op.Done(stack.OpRecord, res("a", "1", nil)); err == nil {
+		t.Error("an operation that has ended takes an entry")
+	}
 	if _, err := os.Stat(filepath.Join(dir, "state.json")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("state.json: %v", err)
 	}
@@ -127,7 +131,7 @@ func TestNothingChangedNothingWritten(t *testing.T) {
 
 // A journal cut off at any byte is the journal up to some entry.
 func TestJournalCutAnywhere(t *testing.T) {
-	dir := t.TempDir()
+	dir := memoryDir(t)
 	s := open(t, dir, stack.Options{})
 	op := begin(t, s)
 	a, b := res("a", "1", nil), res("b", "2", nil)
@@ -185,8 +189,8 @@ func summary(st *stack.State) map[string]any {
 func TestRecovery(t *testing.T) {
 	for _, point := range []string{"", "state committed", "history written"} {
 		t.Run("after "+point, func(t *testing.T) {
-			dir := t.TempDir()
-			frozen := filepath.Join(t.TempDir(), "frozen")
+			dir := memoryDir(t)
+			frozen := filepath.Join(memoryDir(t), "frozen")
 			s := open(t, dir, stack.Options{Observe: func(at string) {
 				if at == point {
 					must(t, os.CopyFS(frozen, os.DirFS(dir)))
@@ -226,7 +230,7 @@ func TestRecovery(t *testing.T) {
 }
 
 func TestPassphrase(t *testing.T) {
-	dir := t.TempDir()
+	dir := memoryDir(t)
 	s := open(t, dir, stack.Options{Passphrase: "one"})
 	op := begin(t, s)
 	must(t, op.Done(stack.OpCreate, res("a", "1", resource.PropertyMap{"k": resource.MakeSecret(resource.NewProperty("v"))})))
@@ -249,7 +253,7 @@ func TestPassphrase(t *testing.T) {
 }
 
 func TestPassphraseFromEnv(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "p")
+	file := filepath.Join(memoryDir(t), "p")
 	must(t, os.WriteFile(file, []byte("from file\r\nrest"), 0o600))
 	for _, tc := range []struct{ env, file, want string }{{"", "", ""}, {"x", file, "x"}, {"", file, "from file"}} {
 		t.Setenv("DCOS_PASSPHRASE", tc.env)
@@ -265,7 +269,7 @@ func TestPassphraseFromEnv(t *testing.T) {
 }
 
 func TestLostKey(t *testing.T) {
-	dir := t.TempDir()
+	dir := memoryDir(t)
 	s := open(t, dir, stack.Options{})
 	must(t, os.Remove(filepath.Join(dir, "key")))
 	if _, err := s.Begin("apply", ""); !fault.Is(err, fault.Denied) || !strings.Contains(err.Error(), "cannot be decrypted without it") {
@@ -274,7 +278,7 @@ func TestLostKey(t *testing.T) {
 }
 
 func TestNames(t *testing.T) {
-	dir := t.TempDir()
+	dir := memoryDir(t)
 	open(t, dir, stack.Options{Name: "prod"})
 	s, err := stack.Open(dir, stack.Options{})
 	if must(t, err); s.Name() != "prod" {
@@ -288,7 +292,7 @@ func TestNames(t *testing.T) {
 }
 
 func TestUnknownValuesAreRefused(t *testing.T) {
-	s := open(t, t.TempDir(), stack.Options{})
+	s := open(t, memoryDir(t), stack.Options{})
 	op := begin(t, s)
 	r := res("a", "1", resource.PropertyMap{"k": resource.MakeComputed(resource.NewProperty(""))})
 	if err := op.Done(stack.OpCreate, r); err == nil || !strings.Contains(err.Error(), "k: a value of type") {
@@ -298,7 +302,7 @@ func TestUnknownValuesAreRefused(t *testing.T) {
 }
 
 func TestBackupsAreKeptAndBounded(t *testing.T) {
-	dir := t.TempDir()
+	dir := memoryDir(t)
 	s := open(t, dir, stack.Options{})
 	for range 13 {
 		op := begin(t, s)
@@ -315,7 +319,7 @@ func TestBackupsAreKeptAndBounded(t *testing.T) {
 func TestGroupCommit(t *testing.T) {
 	syncs := 0
 	release := make(chan struct{})
-	s := open(t, t.TempDir(), stack.Options{Observe: func(point string) {
+	s := open(t, memoryDir(t), stack.Options{Observe: func(point string) {
 		if point == "journal queued" {
 			if syncs++; syncs == 1 {
 				<-release // until all the others have queued
@@ -345,4 +349,16 @@ func TestGroupCommit(t *testing.T) {
 		t.Errorf("%d fsyncs for %d entries, want 2", syncs, n)
 	}
 	must(t, op.End(stack.Succeeded, nil))
+}
+
+// memoryDir is a temporary directory that is in memory where that is possible:
+// nobody pulls the plug here, so fsync costs time and shows nothing.
+func memoryDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "stack-test-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
 }
