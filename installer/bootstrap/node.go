@@ -49,7 +49,9 @@ func (nodes) check(req plugin.CheckRequest) plugin.CheckResponse {
 
 func (nodes) diff(req plugin.DiffRequest) plugin.DiffResponse {
 	// The same release from another place is the same release.
-	req.IgnoreChanges = append(slices.Clone(req.IgnoreChanges), "bundle")
+	if _, known := input.Plain(req.NewInputs["bundle"]); known {
+		req.IgnoreChanges = append(slices.Clone(req.IgnoreChanges), "bundle")
+	}
 	d := providers.DiffInputs(req, "name", "role")
 	before, after := hostProperty(req.OldInputs, "dir"), hostProperty(req.NewInputs, "dir")
 	if b, known := input.Plain(after); known && !b.DeepEquals(before) {
@@ -213,6 +215,7 @@ func loadRecord(h host.Files) (r record, err error) {
 	if err := json.Unmarshal(f.Data, &r); err != nil {
 		return r, fault.New("read "+recordPath, fault.Internal, err)
 	}
+	r.found = true
 	return r, nil
 }
 
@@ -251,6 +254,11 @@ func (i *installation) steps() []step {
 func (i *installation) save() error { return i.h.WriteFile(recordPath, i.r.encode()) }
 
 func (i *installation) stage(ctx context.Context) error {
+	name := i.m.Release()
+	i.r.Staged = append(slices.DeleteFunc(i.r.Staged, func(s string) bool { return s == name }), name)
+	if err := i.save(); err != nil {
+		return err
+	}
 	return i.h.Stage(ctx, i.dir, i.m)
 }
 
@@ -306,6 +314,13 @@ func (i *installation) change(context.Context) error {
 		return err
 	}
 	i.r.Digest, i.r.Release = i.n.digest, i.m.Release()
+	// The release before this one stays: what it started still runs.
+	for len(i.r.Staged) > 2 {
+		if err := i.h.Remove(host.ReleasePath(i.r.Staged[0])); err != nil {
+			return err
+		}
+		i.r.Staged = i.r.Staged[1:]
+	}
 	return i.save()
 }
 
@@ -401,7 +416,7 @@ func (k nodes) read(ctx context.Context, req plugin.ReadRequest) (res plugin.Rea
 	if err != nil {
 		return res, err
 	}
-	if len(r.Files) == 0 && r.Digest == "" || req.ID == "" && r.Owner != providers.Token(ctx) {
+	if !r.found || req.ID == "" && r.Owner != providers.Token(ctx) {
 		return res, nil
 	}
 	have, digest, active, err := observe(ctx, h, n.files, n.units, r)
@@ -460,8 +475,8 @@ func (k nodes) delete(ctx context.Context, req plugin.DeleteRequest) error {
 		errs = append(errs, restore(h, p, r.Files[p]))
 	}
 	errs = append(errs, h.Remove(config.CurrentLink))
-	if r.Release != "" {
-		errs = append(errs, h.Remove(host.ReleasePath(r.Release)))
+	for _, name := range r.Staged {
+		errs = append(errs, h.Remove(host.ReleasePath(name)))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return done(err)

@@ -27,6 +27,27 @@ import (
 	"dcos.example/dcos/runtime/fault"
 )
 
+var initPath string
+
+func TestMain(m *testing.M) {
+	if _, asked := os.LookupEnv("SQUAT"); asked { // on a host, see TestSquatter
+		os.Exit(m.Run())
+	}
+	dir, err := os.MkdirTemp("", "dct8-init")
+	if err != nil {
+		panic(err)
+	}
+	initPath = filepath.Join(dir, "dcos-init")
+	cmd := exec.Command("go", "build", "-o", initPath, "dcos.example/dcos/providers/local/cmd/dcos-init")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		panic(string(out))
+	}
+	code := m.Run()
+	os.RemoveAll(dir)
+	os.Exit(code)
+}
+
 // release packs a program that stays up and one that does not.
 func release(t *testing.T, version string) (path, digest string) {
 	dir := t.TempDir()
@@ -63,12 +84,6 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	base := t.TempDir()
-	initPath := filepath.Join(base, "dcos-init")
-	cmd := exec.Command("go", "build", "-o", initPath, "dcos.example/dcos/providers/local/cmd/dcos-init")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
 	cache := filepath.Join(base, "bundles")
 	lp, err := local.New(local.Options{Dir: filepath.Join(base, "hosts"), Init: initPath, Cache: cache})
 	if err != nil {

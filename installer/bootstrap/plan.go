@@ -79,9 +79,12 @@ type record struct {
 	Owner   string                 `json:"owner,omitempty"` // token of the Create that began it
 	Digest  string                 `json:"digest"`          // of the release switched to
 	Release string                 `json:"release"`         // its name
+	Staged  []string               `json:"staged"`          // releases brought here, the newest last
 	Files   map[string]writtenFile `json:"files"`
 	Units   map[string]string      `json:"units"` // unit → digest of what it was started with
 	Order   []string               `json:"order"` // of the units
+
+	found bool // on the host
 }
 
 type writtenFile struct {

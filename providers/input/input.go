@@ -15,6 +15,7 @@ import (
 type Reader struct {
 	m        resource.PropertyMap
 	prefix   string
+	opaque   bool // the map itself is unknown
 	seen     []resource.PropertyKey
 	failures *[]plugin.CheckFailure
 	unknown  *[]string
@@ -97,7 +98,7 @@ func (r *Reader) get(key, kind string, is func(resource.PropertyValue) bool) (re
 
 // missing notes that the value at key has to be there and is not.
 func (r *Reader) missing(key string) {
-	if v, known := Plain(r.m[resource.PropertyKey(key)]); known && v.IsNull() {
+	if v, known := Plain(r.m[resource.PropertyKey(key)]); known && v.IsNull() && !r.opaque {
 		r.Fail(key, "is missing")
 	}
 }
@@ -156,6 +157,8 @@ func (r *Reader) Object(key string) *Reader {
 	if v, ok := r.get(key, "an object", resource.PropertyValue.IsObject); ok {
 		sub.m = v.ObjectValue()
 	}
+	_, known := Plain(r.m[resource.PropertyKey(key)])
+	sub.opaque = !known || r.opaque
 	return sub
 }
 

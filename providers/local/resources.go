@@ -45,7 +45,7 @@ func previewNetwork(r *input.Reader, n network.Info) (plugin.CreateResponse, err
 			out[key] = providers.Unknown()
 		}
 	}
-	if !n.CIDR.IsValid() {
+	if !n.CIDR.IsValid() || r.Unknown("cluster") { // then nobody can tell our own range from another's
 		return plugin.CreateResponse{Properties: out}, nil
 	}
 	return plugin.CreateResponse{Properties: out}, network.Clash(n.CIDR, n.Bridge)
