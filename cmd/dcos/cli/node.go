@@ -1,0 +1,210 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"dcos.example/dcos/cmd/dcos/client"
+	"dcos.example/dcos/runtime/api/mesos"
+	"dcos.example/dcos/runtime/api/mesos/master"
+)
+
+func (a *app) nodeCmd() *cobra.Command {
+	return group("node", "Show the hosts of the cluster", a.nodeList())
+}
+
+// node is one host of a listing.
+type node struct {
+	Hostname string `json:"hostname"`
+	IP       string `json:"ip"`
+	ID       string `json:"id"`
+	Type     string `json:"type"`
+	Status   string `json:"status"`
+	Region   string `json:"region,omitempty"`
+	Zone     string `json:"zone,omitempty"`
+}
+
+func (a *app) nodeList() *cobra.Command {
+	var asJSON bool
+	cmd := command("list", "List masters and agents", cobra.NoArgs, func(ctx context.Context, _ []string) error {
+		cl, err := a.connect()
+		if err != nil {
+			return err
+		}
+		nodes, err := listNodes(ctx, cl)
+		if err != nil {
+			return err
+		}
+		if asJSON {
+			return a.json(nodes)
+		}
+		var rows [][]string
+		for _, n := range nodes {
+			rows = append(rows, []string{n.Hostname, n.IP, orDash(n.ID), n.Type, n.Status, orDash(n.Region), orDash(n.Zone)})
+		}
+		a.table([]string{"HOSTNAME", "IP", "ID", "TYPE", "STATUS", "REGION", "ZONE"}, rows)
+		return nil
+	})
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+func listNodes(ctx context.Context, cl *client.Client) ([]node, error) {
+	const op = "list nodes"
+	agents, err := cl.Master(ctx, op, &master.Call{Type: master.Call_GET_AGENTS.Enum()})
+	if err != nil {
+		return nil, err
+	}
+	leader, err := cl.Master(ctx, op, &master.Call{Type: master.Call_GET_MASTER.Enum()})
+	if err != nil {
+		return nil, err
+	}
+	var hosts []struct {
+		IP       string `json:"private_ip"`
+		Hostname string `json:"hostname"`
+	}
+	if err := cl.Get(ctx, op, "/net/v1/nodes", &hosts); err != nil {
+		return nil, err
+	}
+	nodes := []node{}
+	isAgent := map[string]bool{}
+	for _, ag := range agents.GetGetAgents().GetAgents() {
+		n := agentNode(ag)
+		isAgent[n.IP] = true
+		nodes = append(nodes, n)
+	}
+	for _, h := range hosts {
+		if isAgent[h.IP] {
+			continue
+		}
+		n := node{Hostname: h.Hostname, IP: h.IP, Type: "master", Status: "JOINED"}
+		if h.IP == leader.GetGetMaster().GetMasterInfo().GetAddress().GetIp() {
+			n.Type, n.Status = "master (leader)", "JOINED"
+			n.ID = leader.GetGetMaster().GetMasterInfo().GetId()
+		}
+		nodes = append(nodes, n)
+	}
+	slices.SortFunc(nodes, func(a, b node) int {
+		return cmp.Or(-cmp.Compare(a.Type[:1], b.Type[:1]), cmp.Compare(a.Hostname, b.Hostname))
+	})
+	return nodes, nil
+}
+
+func agentNode(ag *master.Response_GetAgents_Agent) node {
+	info := ag.GetAgentInfo()
+	n := node{Hostname: info.GetHostname(), IP: pidIP(ag.GetPid()), ID: info.GetId().GetValue(), Type: "agent (private)", Status: "ACTIVE"}
+	n.Region, n.Zone = domain(info.GetDomain())
+	public := func(r *mesos.Resource) bool {
+		return r.GetRole() == "slave_public" || slices.ContainsFunc(r.GetReservations(), func(res *mesos.Resource_ReservationInfo) bool { return res.GetRole() == "slave_public" })
+	}
+	attribute := func(at *mesos.Attribute) bool {
+		return at.GetName() == "public_ip" && at.GetText().GetValue() == "true"
+	}
+	if slices.ContainsFunc(ag.GetTotalResources(), public) || slices.ContainsFunc(info.GetAttributes(), attribute) {
+		n.Type = "agent (public)"
+	}
+	switch {
+	case ag.GetDrainInfo() != nil:
+		n.Status = ag.GetDrainInfo().GetState().String()
+	case ag.GetDeactivated():
+		n.Status = "DEACTIVATED"
+	case !ag.GetActive():
+		n.Status = "DISCONNECTED"
+	}
+	return n
+}
+
+// pidIP reads the address of "slave(1)@10.0.0.1:5051".
+func pidIP(pid string) string {
+	_, at, _ := strings.Cut(pid, "@")
+	host, _, err := net.SplitHostPort(at)
+	if err != nil {
+		return at
+	}
+	return host
+}
+
+func domain(d *mesos.DomainInfo) (region, zone string) {
+	return d.GetFaultDomain().GetRegion().GetName(), d.GetFaultDomain().GetZone().GetName()
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+func (a *app) serviceCmd() *cobra.Command {
+	var asJSON, inactive bool
+	list := command("list", "List frameworks", cobra.NoArgs, func(ctx context.Context, _ []string) error {
+		cl, err := a.connect()
+		if err != nil {
+			return err
+		}
+		const op = "list services"
+		fws, err := cl.Master(ctx, op, &master.Call{Type: master.Call_GET_FRAMEWORKS.Enum()})
+		if err != nil {
+			return err
+		}
+		tasks, err := cl.Master(ctx, op, &master.Call{Type: master.Call_GET_TASKS.Enum()})
+		if err != nil {
+			return err
+		}
+		count := map[string]int{}
+		used := map[string]map[string]float64{}
+		for _, t := range tasks.GetGetTasks().GetTasks() {
+			id := t.GetFrameworkId().GetValue()
+			count[id]++
+			if used[id] == nil {
+				used[id] = map[string]float64{}
+			}
+			for _, r := range t.GetResources() {
+				used[id][r.GetName()] += r.GetScalar().GetValue()
+			}
+		}
+		type service struct {
+			Name   string  `json:"name"`
+			Host   string  `json:"hostname"`
+			Active bool    `json:"active"`
+			Tasks  int     `json:"tasks"`
+			CPU    float64 `json:"cpus"`
+			Mem    float64 `json:"mem"`
+			Disk   float64 `json:"disk"`
+			ID     string  `json:"id"`
+			WebUI  string  `json:"webui_url,omitempty"`
+		}
+		all := []service{}
+		for _, f := range fws.GetGetFrameworks().GetFrameworks() {
+			if !f.GetActive() && !inactive {
+				continue
+			}
+			info := f.GetFrameworkInfo()
+			id := info.GetId().GetValue()
+			all = append(all, service{info.GetName(), info.GetHostname(), f.GetActive(), count[id], used[id]["cpus"], used[id]["mem"], used[id]["disk"], id, info.GetWebuiUrl()})
+		}
+		slices.SortFunc(all, func(a, b service) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID)) })
+		if asJSON {
+			return a.json(all)
+		}
+		var rows [][]string
+		for _, s := range all {
+			active := "False"
+			if s.Active {
+				active = "True"
+			}
+			rows = append(rows, []string{s.Name, orDash(s.Host), active, fmt.Sprint(s.Tasks), fmt.Sprint(s.CPU), fmt.Sprint(s.Mem), fmt.Sprint(s.Disk), s.ID})
+		}
+		a.table([]string{"NAME", "HOST", "ACTIVE", "TASKS", "CPU", "MEM", "DISK", "ID"}, rows)
+		return nil
+	})
+	list.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	list.Flags().BoolVar(&inactive, "inactive", false, "also frameworks that are disconnected")
+	return group("service", "Show the frameworks of the cluster", list)
+}
