@@ -79,7 +79,7 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 }
 
 func (s *Server) listen(ctx context.Context) error {
-	var lc net.ListenConfig
+	lc := net.ListenConfig{Control: freebind}
 	for _, addr := range s.cfg.Listen {
 		l, err := lc.Listen(ctx, "tcp", addr)
 		if err != nil {

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"dcos.example/dcos/runtime/feed"
+	"dcos.example/dcos/runtime/feed/label"
 	"dcos.example/dcos/runtime/task"
 )
 
@@ -158,7 +159,7 @@ func (z *Zone) masters(v *feed.View, o Options) {
 		z.srv("_leader._"+proto+".mesos.", "leader.mesos.", o.MasterPort)
 	}
 	for fw := range v.Frameworks() {
-		if name := Domain(fw.Name); name != "" {
+		if name := label.Domain(fw.Name); name != "" {
 			addr, err := netip.ParseAddr(fw.Host)
 			if err != nil && name == "marathon" {
 				addr = leader // the orchestrator is part of the leading master
@@ -196,7 +197,7 @@ func (z *Zone) task(v *feed.View, t *feed.Task) {
 	if d := t.Discovery.GetName(); d != "" {
 		name = d
 	}
-	T, F := Label(name), Domain(t.FrameworkName)
+	T, F := label.Of(name), label.Domain(t.FrameworkName)
 	host, ok := v.HostAddr(t)
 	if T == "" || F == "" || !ok {
 		return
@@ -214,9 +215,9 @@ func (z *Zone) task(v *feed.View, t *feed.Task) {
 	}
 
 	agent := string(t.Agent)
-	C := T + "-" + hash5(string(t.Task)) + "-" + Label(agent[strings.LastIndex(agent, "-")+1:])
-	if len(C) > maxLabel {
-		C = Label(C)
+	C := T + "-" + label.Hash(string(t.Task)) + "-" + label.Of(agent[strings.LastIndex(agent, "-")+1:])
+	if len(C) > label.Max {
+		C = label.Of(C)
 	}
 	for _, n := range []string{T, C} {
 		a(n+"."+F+".mesos.", auto)
@@ -248,7 +249,7 @@ func (z *Zone) task(v *feed.View, t *feed.Task) {
 		for _, proto := range protocols(p.GetProtocol()) {
 			base := "_" + T + "._" + proto + "." + F + ".mesos."
 			srv(base, target, at.Port())
-			if port := Label(p.GetName()); port != "" {
+			if port := label.Of(p.GetName()); port != "" {
 				srv("_"+port+"."+base, target, at.Port())
 			}
 		}

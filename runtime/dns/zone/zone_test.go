@@ -10,7 +10,6 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"pgregory.net/rapid"
 
 	"dcos.example/dcos/runtime/api/mesos/master"
 	"dcos.example/dcos/runtime/api/wire"
@@ -119,25 +118,6 @@ func TestApex(t *testing.T) {
 			t.Errorf("Apex(%s) = %q", name, got)
 		}
 	}
-}
-
-func TestLabel(t *testing.T) {
-	long := strings.Repeat("abcdefgh.", 10)
-	for in, want := range map[string]string{"Web_App.group": "web-app-group", "-a-": "a", "ü": "", "a b": "ab"} {
-		if got := zone.Label(in); got != want {
-			t.Errorf("Label(%q) = %q, want %q", in, got, want)
-		}
-	}
-	if zone.Label(long+"x") == zone.Label(long+"y") {
-		t.Error("two long names share a label")
-	}
-	rapid.Check(t, func(t *rapid.T) {
-		l := zone.Label(rapid.String().Draw(t, "name"))
-		bad := strings.Trim(l, "abcdefghijklmnopqrstuvwxyz0123456789-")
-		if len(l) > 63 || bad != "" || strings.HasPrefix(l, "-") || strings.HasSuffix(l, "-") {
-			t.Fatalf("label %q", l)
-		}
-	})
 }
 
 func TestTasks(t *testing.T) {

@@ -1,4 +1,6 @@
-package zone
+// Package label makes DNS labels of the names of tasks and frameworks, the way
+// Mesos-DNS does, for everything that names a task on the network.
+package label
 
 import (
 	"crypto/sha1"
@@ -6,24 +8,24 @@ import (
 	"strings"
 )
 
-// maxLabel is DNS' bound on the length of a label, in bytes.
-const maxLabel = 63
+// Max is DNS' bound on the length of a label, in bytes.
+const Max = 63
 
 // zbase32 is the alphabet in which Mesos-DNS writes hashes.
 var zbase32 = base32.NewEncoding("ybndrfg8ejkmcpqxot1uwisza345h769").WithPadding(base32.NoPadding)
 
-// hash5 shortens any text to five characters that may stand in a label.
-func hash5(s string) string {
+// Hash shortens any text to five characters that may stand in a label.
+func Hash(s string) string {
 	sum := sha1.Sum([]byte(s))
 	return zbase32.EncodeToString(sum[:])[:5]
 }
 
-// Label makes one DNS label of a task's name as Mesos-DNS does: lower case,
+// Of makes one DNS label of a task's name as Mesos-DNS does: lower case,
 // dots and underscores become hyphens, everything else that may not stand in a
 // host name goes. App /a/b/c, whose tasks Marathon names "c.b.a", becomes
 // "c-b-a". What is too long for a label is cut and ends in a hash of the whole,
 // so that two long names stay two names.
-func Label(name string) string {
+func Of(name string) string {
 	mapped := strings.Map(func(r rune) rune {
 		switch {
 		case r >= 'A' && r <= 'Z':
@@ -36,8 +38,8 @@ func Label(name string) string {
 		return -1
 	}, name)
 	mapped = strings.Trim(mapped, "-")
-	if len(mapped) > maxLabel {
-		mapped = strings.TrimRight(mapped[:maxLabel-6], "-") + "-" + hash5(name)
+	if len(mapped) > Max {
+		mapped = strings.TrimRight(mapped[:Max-6], "-") + "-" + Hash(name)
 	}
 	return mapped
 }
@@ -46,7 +48,7 @@ func Label(name string) string {
 func Domain(name string) string {
 	var parts []string
 	for p := range strings.SplitSeq(name, ".") {
-		if l := Label(p); l != "" {
+		if l := Of(p); l != "" {
 			parts = append(parts, l)
 		}
 	}
