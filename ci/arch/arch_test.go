@@ -36,14 +36,14 @@ var allow = map[string][]string{
 	"runtime/framework": {"runtime/fault", "runtime/api"},
 	"runtime/feed":      {"runtime/fault", "runtime/api", "runtime/resource"},
 	// L3: deciders. They see values only.
-	"runtime/allocator":               {"runtime/resource", "runtime/fault"},
+	"runtime/allocator":               {"runtime/resource", "runtime/task", "runtime/fault"},
 	"runtime/orchestrator/spec":       {"runtime/fault", "runtime/api"},
 	"runtime/orchestrator/deployment": {"runtime/fault", "runtime/api", "runtime/orchestrator/spec"},
 	"runtime/balancer/ruleset":        {"runtime/feed"},
 	"runtime/dns/zone":                {"runtime/feed"},
 	"runtime/gateway/route":           {},
 	// L4: components, never each other.
-	"runtime/master":       {"runtime/fault", "runtime/config", "runtime/api", "runtime/resource", "runtime/task", "runtime/state", "runtime/allocator", "runtime/pki", "runtime/server"},
+	"runtime/master":       {"runtime/fault", "runtime/config", "runtime/api", "runtime/resource", "runtime/task", "runtime/state", "runtime/leader", "runtime/allocator", "runtime/pki", "runtime/server"},
 	"runtime/agent":        {"runtime/fault", "runtime/config", "runtime/api", "runtime/resource", "runtime/task", "runtime/pki", "runtime/server"},
 	"runtime/orchestrator": {"runtime/fault", "runtime/config", "runtime/api", "runtime/resource", "runtime/task", "runtime/state", "runtime/framework", "runtime/server"},
 	"runtime/balancer":     {"runtime/fault", "runtime/config", "runtime/feed"},

@@ -17,7 +17,7 @@
 // Cost, with C clients (framework × role), A agents: an offer is O(depth·log C)
 // comparisons plus a memory move of at most 8·C bytes; an agent that nobody
 // wants is O(C) bit tests; an agent that did not change is free. Memory is C
-// bits per agent and 32 bytes per remembered refusal.
+// bits per agent and 48 bytes per remembered refusal.
 package allocator
 
 import (

@@ -337,9 +337,7 @@ func (a *agent) connect() {
 	down := make(chan *agentlink.Downlink, 10_000)
 	a.down = down
 	if first.Registered == nil {
-		down <- first
-		close(down)
-		return
+		t.Fatalf("the first record is %v", first)
 	}
 	a.id = first.Registered.AgentId
 	a.sub.Agent.Id = a.id

@@ -27,6 +27,7 @@ import (
 	"dcos.example/dcos/runtime/master/httpapi"
 	"dcos.example/dcos/runtime/master/legacy"
 	"dcos.example/dcos/runtime/master/registry"
+	"dcos.example/dcos/runtime/pki"
 	"dcos.example/dcos/runtime/state"
 )
 
@@ -41,9 +42,6 @@ type Options struct {
 	// PlainAgents lets agents in over connections without TLS. Only tests
 	// want that: the link can do everything to an agent's tasks.
 	PlainAgents bool
-	// AgentLinkOU is the organizational unit that an agent's certificate must
-	// carry; empty is "agent".
-	AgentLinkOU string
 }
 
 // Master serves the Mesos master APIs.
@@ -64,9 +62,6 @@ type term struct {
 func New(opt Options) *Master {
 	if opt.Now == nil {
 		opt.Now = time.Now
-	}
-	if opt.AgentLinkOU == "" {
-		opt.AgentLinkOU = "agent"
 	}
 	if opt.Leader == nil {
 		opt.Leader = func() (leader.Info, bool) { return leader.Info{}, false }
@@ -161,7 +156,7 @@ func (m *Master) agentsOnly(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ok := m.opt.PlainAgents
 		if r.TLS != nil && len(r.TLS.VerifiedChains) > 0 {
-			ok = slices.Contains(r.TLS.PeerCertificates[0].Subject.OrganizationalUnit, m.opt.AgentLinkOU)
+			ok = slices.Contains(r.TLS.PeerCertificates[0].Subject.OrganizationalUnit, string(pki.RoleAgent))
 		}
 		if !ok {
 			http.Error(w, "only agents may use this link", http.StatusForbidden)

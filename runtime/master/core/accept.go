@@ -186,7 +186,7 @@ func (x *acceptance) launch(t *mesos.TaskInfo) {
 		x.refuse(t, mesos.TaskStatus_REASON_TASK_INVALID, fmt.Sprintf(format, args...))
 	}
 	if r := f.tasks[task.ID(t.GetTaskId().GetValue())]; r != nil {
-		if r.view.GetState() == task.Unreachable {
+		if r.state == task.Unreachable {
 			invalid("Task reuses the ID of an unreachable task")
 		} else {
 			invalid("Task has duplicate ID: %s", t.GetTaskId().GetValue())
@@ -217,7 +217,7 @@ func (x *acceptance) launch(t *mesos.TaskInfo) {
 		}
 	}
 	x.rest, x.done = x.rest.Sub(use).Sub(executorUse), true
-	r := &record{key: taskKey{f.id, task.ID(t.GetTaskId().GetValue())}, view: f.newTask(t, use), agent: a.id, res: use, held: true}
+	r := &record{key: taskKey{f.id, task.ID(t.GetTaskId().GetValue())}, view: f.newTask(t, use), state: task.Staging, agent: a.id, res: use, held: true}
 	f.tasks[r.key.id], a.tasks[r.key] = r, r
 	f.used = f.used.Add(scalars(use))
 	a.used = a.used.Add(use) // the allocator counts it since it was offered

@@ -109,6 +109,7 @@ func (c *Core) SubscribeAgent(ctx context.Context, sub *agentlink.Subscribe) (ta
 		info.Id = &mesos.AgentID{Value: proto.String(string(id))}
 	}
 	if err := c.reg.Admit(ctx, now, info, sub.GetVersion()); fault.Is(err, fault.Denied) {
+		stream.Send(c.registered(info.Id)) // always the first record
 		stream.Send(&agentlink.Downlink{Shutdown: &agentlink.Shutdown{Message: proto.String("agent was marked gone")}})
 		stream.Close("agent was marked gone")
 		return id, stream, nil
@@ -160,12 +161,10 @@ func (c *Core) SubscribeAgent(ctx context.Context, sub *agentlink.Subscribe) (ta
 	}
 	a.info, a.total, a.version, a.endpoint, a.capabilities = info, total, sub.GetVersion(), sub.GetEndpoint(), sub.Capabilities
 	a.stream, a.connected, a.lastSeen = stream, true, now
+	c.endpoints[a.endpoint] = id
 	c.alloc.AddAgent(allocator.Agent{ID: id, Total: total, Remote: c.remote(info)})
 	c.alloc.SetAgentActive(id, true)
-	a.send(&agentlink.Downlink{Registered: &agentlink.Registered{
-		AgentId: info.Id, MasterId: c.Info.Id,
-		PingSeconds: proto.Float64(c.cfg.Ping.Seconds()), MissedPings: proto.Uint32(uint32(c.cfg.Missed)),
-	}})
+	a.send(c.registered(info.Id))
 	c.adopt(a, sub)
 	if !known {
 		c.publish(&master.Event{Type: master.Event_AGENT_ADDED.Enum(), AgentAdded: &master.Event_AgentAdded{Agent: a.viewAt().Proto()}})
@@ -173,6 +172,13 @@ func (c *Core) SubscribeAgent(ctx context.Context, sub *agentlink.Subscribe) (ta
 	c.log.Info("agent subscribed", "agent", id, "host", info.GetHostname(), "tasks", len(sub.Tasks), "new", !known)
 	c.changed()
 	return id, stream, nil
+}
+
+func (c *Core) registered(id *mesos.AgentID) *agentlink.Downlink {
+	return &agentlink.Downlink{Registered: &agentlink.Registered{
+		AgentId: id, MasterId: c.Info.Id,
+		PingSeconds: proto.Float64(c.cfg.Ping.Seconds()), MissedPings: proto.Uint32(uint32(c.cfg.Missed)),
+	}}
 }
 
 func (c *Core) newAgentID() task.AgentID {
@@ -197,13 +203,10 @@ func (c *Core) staleAgents(id task.AgentID, endpoint string) []task.AgentID {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var out []task.AgentID
-	for _, a := range c.agents {
-		if a.id != id && a.endpoint == endpoint {
-			out = append(out, a.id)
-		}
+	if old, ok := c.endpoints[endpoint]; ok && old != id && c.agents[old] != nil {
+		return []task.AgentID{old}
 	}
-	return out
+	return nil
 }
 
 // adopt makes the master's view of a's tasks that of the agent.
@@ -229,7 +232,7 @@ func (c *Core) adopt(a *agent, sub *agentlink.Subscribe) {
 		c.adoptTask(a, f, key, t)
 	}
 	for key, r := range a.tasks {
-		if seen[key] || task.Terminal(r.view.GetState()) {
+		if seen[key] || task.Terminal(r.state) {
 			continue
 		}
 		c.end(r, task.Dropped, mesos.TaskStatus_REASON_RECONCILIATION, "Task is unknown to the agent")
@@ -262,9 +265,8 @@ func (c *Core) adoptTask(a *agent, f *framework, key taskKey, t *mesos.Task) {
 		if len(res.AllocationRoles()) == 0 && len(f.roles) > 0 {
 			res = res.Allocate(f.roles[0])
 		}
-		t = proto.CloneOf(t)
 		t.Resources = res.Proto()
-		r = &record{key: key, view: t, agent: a.id, res: res}
+		r = &record{key: key, view: t, state: t.GetState(), agent: a.id, res: res}
 		f.tasks[key.id], a.tasks[key] = r, r
 		if !task.Terminal(t.GetState()) {
 			c.hold(a, f, r)
@@ -277,7 +279,7 @@ func (c *Core) adoptTask(a *agent, f *framework, key taskKey, t *mesos.Task) {
 		return
 	}
 	a.tasks[key] = r
-	was := r.view.GetState()
+	was := r.state
 	if task.Follows(was, t.GetState()) && was != t.GetState() || was == task.Unreachable {
 		s := c.status(key.id, a.id, t.GetState(), mesos.TaskStatus_REASON_AGENT_REREGISTERED, "Agent re-registered")
 		if n := len(t.Statuses); n > 0 {
@@ -289,7 +291,7 @@ func (c *Core) adoptTask(a *agent, f *framework, key taskKey, t *mesos.Task) {
 			f.sendUpdate(s)
 		}
 	}
-	if r.kill && !task.Terminal(r.view.GetState()) {
+	if r.kill && !task.Terminal(r.state) {
 		a.send(killTask(r))
 	}
 }
@@ -407,7 +409,7 @@ func (c *Core) removeAgent(id task.AgentID, st task.State, reason mesos.TaskStat
 	}
 	for _, r := range a.tasks {
 		f := c.frameworks[r.key.framework]
-		if task.Terminal(r.view.GetState()) {
+		if task.Terminal(r.state) {
 			c.forget(f, r) // its acknowledgement can go nowhere
 			continue
 		}
@@ -429,6 +431,9 @@ func (c *Core) removeAgent(id task.AgentID, st task.State, reason mesos.TaskStat
 		c.removeExecutor(a, key)
 	}
 	delete(c.agents, id)
+	if c.endpoints[a.endpoint] == id {
+		delete(c.endpoints, a.endpoint)
+	}
 	c.alloc.RemoveAgent(id)
 	for _, f := range c.frameworks {
 		f.send(&scheduler.Event{Type: scheduler.Event_FAILURE.Enum(), Failure: &scheduler.Event_Failure{AgentId: a.info.Id}})

@@ -64,6 +64,7 @@ type Core struct {
 	mu         sync.Mutex
 	alloc      *allocator.Allocator
 	agents     map[task.AgentID]*agent
+	endpoints  map[string]task.AgentID
 	recovered  map[task.AgentID]registry.Agent // known to the last leader, not back yet
 	frameworks map[task.FrameworkID]*framework
 	completed  []*framework // newest last
@@ -119,6 +120,7 @@ type taskKey struct {
 type record struct {
 	key     taskKey
 	view    *mesos.Task
+	state   task.State // that of view
 	agent   task.AgentID
 	res     resource.Resources // allocated; empty once released
 	held    bool               // res counts as used
@@ -143,7 +145,7 @@ func New(cfg Config, reg *registry.Registry, log *slog.Logger) *Core {
 	c := &Core{
 		cfg: cfg, log: log, reg: reg, Elected: now, kick: make(chan struct{}, 1),
 		alloc:  allocator.New(allocator.Options{}),
-		agents: map[task.AgentID]*agent{}, recovered: map[task.AgentID]registry.Agent{},
+		agents: map[task.AgentID]*agent{}, endpoints: map[string]task.AgentID{}, recovered: map[task.AgentID]registry.Agent{},
 		frameworks: map[task.FrameworkID]*framework{}, offers: map[task.OfferID]*offer{},
 		away: map[task.AgentID]map[taskKey]*record{}, counters: Counters{},
 	}

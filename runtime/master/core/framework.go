@@ -334,7 +334,7 @@ func (c *Core) RemoveFramework(ctx context.Context, id task.FrameworkID) error {
 		}
 	}
 	for _, r := range f.tasks {
-		if !task.Terminal(r.view.GetState()) {
+		if !task.Terminal(r.state) {
 			c.setState(f, r, c.status(r.key.id, r.agent, task.Killed, mesos.TaskStatus_REASON_FRAMEWORK_REMOVED, "Framework "+string(id)+" removed"))
 		}
 		c.forget(f, r)

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -36,6 +37,7 @@ type Snapshot struct {
 	Unreachable int // agents
 
 	version uint64
+	once    sync.Once
 }
 
 // AgentView is one agent.
@@ -71,10 +73,25 @@ type ExecutorView struct {
 // something changes.
 func (c *Core) Snapshot() *Snapshot {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.snapshot()
+	s := c.snapshot()
+	c.mu.Unlock()
+	s.finish()
+	return s
 }
 
+// finish does what needs no mutex, by whoever wants the snapshot first.
+func (s *Snapshot) finish() {
+	s.once.Do(func() {
+		slices.SortFunc(s.Agents, func(a, b AgentView) int {
+			return strings.Compare(a.Info.GetId().GetValue(), b.Info.GetId().GetValue())
+		})
+		slices.SortFunc(s.Frameworks, func(a, b FrameworkView) int {
+			return strings.Compare(a.Info.GetId().GetValue(), b.Info.GetId().GetValue())
+		})
+	})
+}
+
+// snapshot collects; the caller holds mu, and calls finish without it.
 func (c *Core) snapshot() *Snapshot {
 	if c.cached != nil && c.cached.version == c.version {
 		return c.cached
@@ -85,23 +102,23 @@ func (c *Core) snapshot() *Snapshot {
 		Unreachable: c.reg.Count(registry.Unreachable),
 		Agents:      make([]AgentView, 0, len(c.agents)), Frameworks: make([]FrameworkView, 0, len(c.frameworks)),
 	}
+	executors := map[task.FrameworkID][]ExecutorView{}
 	for _, a := range c.agents {
 		s.Agents = append(s.Agents, a.viewAt())
+		for key, e := range a.executors {
+			executors[key.framework] = append(executors[key.framework], ExecutorView{e.info, a.info.Id})
+		}
 	}
-	slices.SortFunc(s.Agents, func(a, b AgentView) int {
-		return strings.Compare(a.Info.GetId().GetValue(), b.Info.GetId().GetValue())
-	})
 	for _, a := range c.recovered {
 		s.Recovered = append(s.Recovered, a.Info)
 	}
 	for _, f := range c.frameworks {
-		s.Frameworks = append(s.Frameworks, f.view(c))
+		v := f.view()
+		v.Executors = executors[f.id]
+		s.Frameworks = append(s.Frameworks, v)
 	}
-	slices.SortFunc(s.Frameworks, func(a, b FrameworkView) int {
-		return strings.Compare(a.Info.GetId().GetValue(), b.Info.GetId().GetValue())
-	})
 	for _, f := range c.completed {
-		s.Completed = append(s.Completed, f.view(c))
+		s.Completed = append(s.Completed, f.view())
 	}
 	c.cached = s
 	return s
@@ -132,25 +149,16 @@ func (f *framework) summary() FrameworkView {
 	return v
 }
 
-// view copies the framework for readers.
-func (f *framework) view(c *Core) FrameworkView {
+// view copies the framework with its tasks, for readers.
+func (f *framework) view() FrameworkView {
 	v := f.summary()
 	v.Done = slices.Clone(f.done)
 	v.Tasks = make([]*mesos.Task, 0, len(f.tasks))
-	seen := map[task.AgentID]bool{}
 	for _, r := range f.tasks {
-		if r.view.GetState() == task.Unreachable {
+		if r.state == task.Unreachable {
 			v.Unreachable = append(v.Unreachable, r.view)
-			continue
-		}
-		v.Tasks = append(v.Tasks, r.view)
-		if a := c.agents[r.agent]; a != nil && len(a.executors) > 0 && !seen[r.agent] {
-			seen[r.agent] = true
-			for key, e := range a.executors {
-				if key.framework == f.id {
-					v.Executors = append(v.Executors, ExecutorView{e.info, a.info.Id})
-				}
-			}
+		} else {
+			v.Tasks = append(v.Tasks, r.view)
 		}
 	}
 	return v
@@ -214,7 +222,7 @@ func (c *Core) Watch(format wire.Format, first func(*Snapshot) proto.Message) *s
 	defer c.mu.Unlock()
 	snap := c.snapshot()
 	s := session.New(format, operatorQueue)
-	s.SendRecord(session.NewLazyRecord(func() proto.Message { return first(snap) }))
+	s.SendRecord(session.NewLazyRecord(func() proto.Message { snap.finish(); return first(snap) }))
 	if len(c.subs) >= maxSubscribers {
 		c.subs[0].Close("too many subscribers")
 		c.subs = c.subs[1:]

@@ -66,7 +66,7 @@ func (c *Core) setState(f *framework, r *record, s *mesos.TaskStatus) {
 // setLatest is setState for a status that is older than the state the agent
 // already knows of.
 func (c *Core) setLatest(f *framework, r *record, s *mesos.TaskStatus, latest task.State) {
-	held := r.view.GetState()
+	held := r.state
 	now := task.Next(held, latest)
 	if task.Terminal(now) || now == task.Unreachable {
 		c.release(r)
@@ -87,6 +87,7 @@ func (c *Core) setLatest(f *framework, r *record, s *mesos.TaskStatus, latest ta
 		kept.Data = nil
 	}
 	old := r.view
+	r.state = now
 	statuses := make([]*mesos.TaskStatus, 0, len(old.Statuses)+1)
 	statuses = append(statuses, old.Statuses...)
 	if n := len(statuses); n > 0 && statuses[n-1].GetState() == s.GetState() {
@@ -263,12 +264,12 @@ func (c *Core) Reconcile(id task.FrameworkID, call *scheduler.Call_Reconcile) {
 
 // latest is the state of a task as reconciliation tells it.
 func (c *Core) latest(r *record) *mesos.TaskStatus {
-	s := c.status(r.key.id, r.agent, r.view.GetState(), mesos.TaskStatus_REASON_RECONCILIATION, "Reconciliation: Latest task state")
+	s := c.status(r.key.id, r.agent, r.state, mesos.TaskStatus_REASON_RECONCILIATION, "Reconciliation: Latest task state")
 	if n := len(r.view.Statuses); n > 0 {
 		last := r.view.Statuses[n-1]
 		s.Healthy, s.ContainerStatus, s.CheckStatus, s.Labels, s.ExecutorId = last.Healthy, last.ContainerStatus, last.CheckStatus, last.Labels, last.ExecutorId
 	}
-	if r.view.GetState() == task.Unreachable {
+	if r.state == task.Unreachable {
 		s.UnreachableTime = &mesos.TimeInfo{Nanoseconds: proto.Int64(r.since.UnixNano())}
 	}
 	return s

@@ -16,10 +16,10 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
 	mesos "dcos.example/dcos/runtime/api/mesos"
-	"dcos.example/dcos/runtime/api/wire"
 	"dcos.example/dcos/runtime/fault"
 	"dcos.example/dcos/runtime/state"
 	"dcos.example/dcos/runtime/task"
@@ -87,13 +87,13 @@ func Load(ctx context.Context, store state.Backend) (*Registry, error) {
 	r.frameworks.Table = state.NewTable[Framework](store, KindFramework)
 	if err := r.agents.load(ctx, store, keepAgents, func(a *Agent) (time.Time, bool, error) {
 		a.Info = new(mesos.AgentInfo)
-		return a.Since, a.Standing != Admitted, wire.JSON.Unmarshal(a.RawInfo, a.Info)
+		return a.Since, a.Standing != Admitted, decode(a.RawInfo, a.Info)
 	}); err != nil {
 		return nil, err
 	}
 	return r, r.frameworks.load(ctx, store, keepFrameworks, func(f *Framework) (time.Time, bool, error) {
 		f.Info = new(mesos.FrameworkInfo)
-		err := wire.JSON.Unmarshal(f.RawInfo, f.Info)
+		err := decode(f.RawInfo, f.Info)
 		if f.Removed == nil {
 			return f.Registered, false, err
 		}
@@ -186,6 +186,23 @@ func (t *table[T]) get(id string) (T, bool) {
 	return o.Spec, ok
 }
 
+// encode and decode write messages as they are: the JSON of the Mesos APIs
+// adds defaults, and a role that was never set is an error later.
+func encode(m proto.Message) ([]byte, error) {
+	b, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(m)
+	if err != nil {
+		return nil, fault.New("encode registry entry", fault.Invalid, err)
+	}
+	return b, nil
+}
+
+func decode(b []byte, m proto.Message) error {
+	if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(b, m); err != nil {
+		return fault.New("decode registry entry", fault.Internal, err)
+	}
+	return nil
+}
+
 // Agents returns every agent by id.
 func (r *Registry) Agents() map[string]Agent { return r.agents.all() }
 
@@ -207,7 +224,7 @@ func (r *Registry) Count(s Standing) (n int) {
 // Admit records that the agent info.id may act. An agent that is gone is
 // fault.Denied.
 func (r *Registry) Admit(ctx context.Context, now time.Time, info *mesos.AgentInfo, version string) error {
-	raw, err := wire.JSON.Marshal(info)
+	raw, err := encode(info)
 	if err != nil {
 		return err
 	}
@@ -258,7 +275,7 @@ func (r *Registry) Standing(id task.AgentID) (Standing, time.Time) {
 
 // PutFramework records info under its id. A removed framework is fault.Denied.
 func (r *Registry) PutFramework(ctx context.Context, now time.Time, info *mesos.FrameworkInfo) error {
-	raw, err := wire.JSON.Marshal(info)
+	raw, err := encode(info)
 	if err != nil {
 		return err
 	}
