@@ -69,6 +69,13 @@ func checksOf(ti *mesos.TaskInfo) []*mesos.HealthCheck {
 	return append(all, ti.GetMoreHealthChecks()...)
 }
 
+// isDocker reports whether a task follows Docker's rules rather than those of
+// Mesos' own containers. An absent type reads as DOCKER and is not.
+func isDocker(ti *mesos.TaskInfo) bool {
+	c := ti.GetContainer()
+	return c != nil && c.Type != nil && c.GetType() == mesos.ContainerInfo_DOCKER
+}
+
 type builder struct {
 	ti      *mesos.TaskInfo
 	sandbox string
@@ -82,8 +89,8 @@ func (b *builder) bad(format string, args ...any) {
 
 func (b *builder) image() {
 	c := b.ti.GetContainer()
-	switch c.GetType() {
-	case mesos.ContainerInfo_DOCKER:
+	switch {
+	case isDocker(b.ti):
 		b.d.spec.Image = c.GetDocker().GetImage()
 		b.d.spec.ForcePull = c.GetDocker().GetForcePullImage()
 		b.d.spec.Privileged = c.GetDocker().GetPrivileged()
@@ -113,7 +120,7 @@ func (b *builder) image() {
 func (b *builder) command() {
 	c, s := b.ti.GetCommand(), &b.d.spec
 	b.d.shell = c.GetShell() && c.GetValue() != ""
-	docker := b.ti.GetContainer().GetType() == mesos.ContainerInfo_DOCKER && b.ti.GetContainer() != nil
+	docker := isDocker(b.ti)
 	switch {
 	case b.d.shell:
 		s.Entrypoint, s.Cmd = []string{"/bin/sh", "-c"}, []string{c.GetValue()}
@@ -191,7 +198,7 @@ func (b *builder) networks() {
 		b.bad("joins %d networks; a container has at most one", len(infos))
 		return
 	}
-	docker := c.GetDocker()
+	docker := c.GetDocker() // nil unless the task follows Docker's rules
 	req := &network.Request{ID: b.d.spec.ID}
 	switch {
 	case docker != nil && docker.GetNetwork() == mesos.ContainerInfo_DockerInfo_NONE:
@@ -204,7 +211,7 @@ func (b *builder) networks() {
 		}
 		req.Network = infos[0].GetName()
 	case docker != nil && docker.GetNetwork() == mesos.ContainerInfo_DockerInfo_BRIDGE:
-	case docker != nil && len(infos) == 0, len(infos) == 0:
+	case len(infos) == 0:
 		return
 	default:
 		// A NetworkInfo without a name and without ports asks for nothing but

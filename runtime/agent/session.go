@@ -459,7 +459,7 @@ func (a *Agent) terminate(ctx context.Context, t *task, r killRequest) <-chan ti
 func (a *Agent) signal(ctx context.Context, t *task, sig syscall.Signal) {
 	c := t.info.GetCommand()
 	shell := c.GetShell() && c.GetValue() != ""
-	all := sig == syscall.SIGKILL || shell || t.info.GetContainer().GetType() != mesos.ContainerInfo_DOCKER
+	all := sig == syscall.SIGKILL || shell || !isDocker(t.info)
 	if err := a.driver.Signal(ctx, t.containerID, sig, all); err != nil {
 		a.o.Log.Warn("signal task", "task", t.key.Task, "signal", sig.String(), "error", err)
 	}

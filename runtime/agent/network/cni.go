@@ -58,6 +58,8 @@ func (m *Manager) cniAdd(ctx context.Context, a *Attachment) error {
 	if err != nil {
 		return fmt.Errorf("CNI network %s: %w", a.Network, err)
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	for _, i := range res.Interfaces {
 		if i.Sandbox == "" {
 			continue

@@ -97,6 +97,11 @@ func connect(a *Attachment, b config.Bridge, gateway netip.Addr) error {
 	if err := netlink.LinkAdd(veth); err != nil {
 		return fmt.Errorf("make veth %s: %w", a.Link, err)
 	}
+	// A container reaches itself by a mapped port of the host. Where bridged
+	// packets pass netfilter, that goes out of the port it came in by.
+	if err := netlink.LinkSetHairpin(veth, true); err != nil {
+		return fmt.Errorf("set hairpin mode of %s: %w", a.Link, err)
+	}
 	h, err := netlink.NewHandleAt(ns)
 	if err != nil {
 		return err

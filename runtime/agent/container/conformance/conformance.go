@@ -277,17 +277,15 @@ func testSignals(t *testing.T, s suite) {
 			t.Errorf("all=%t: a signal to what has ended: %v", all, err)
 		}
 	}
-	deaf := s.spec(t, "sleep", "60") // does not handle it, and dies all the same
+	deaf := s.spec(t, "deaf") // the first process of a namespace, and ends all the same
 	s.start(t, deaf)
-	until(t, "the program sleeps", func() bool {
-		if err := s.d.Signal(t.Context(), deaf.ID, syscall.SIGUSR1, false); err != nil {
-			t.Fatal(err)
-		}
-		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-		defer cancel()
-		_, err := s.d.Wait(ctx, deaf.ID)
-		return err == nil
-	})
+	until(t, "the program is ready", func() bool { return strings.Contains(read(t, deaf.Stdout), "ready") })
+	if err := s.d.Signal(t.Context(), deaf.ID, syscall.SIGTERM, false); err != nil {
+		t.Fatal(err)
+	}
+	if e := s.wait(t, deaf.ID); e.Signal != syscall.SIGKILL {
+		t.Errorf("exit %+v, want killed", e)
+	}
 	sp := s.spec(t, "ignore")
 	s.start(t, sp)
 	until(t, "the program is ready", func() bool { return strings.Contains(read(t, sp.Stdout), "ready") })

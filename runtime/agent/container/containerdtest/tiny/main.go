@@ -18,6 +18,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+	"unsafe"
 )
 
 func main() {
@@ -81,6 +82,15 @@ func main() {
 		fmt.Println("ready")
 		<-c
 		fmt.Println("bye")
+	case "deaf": // handles no signal at all, as few Go programs do
+		var none [32]byte
+		for sig := range uintptr(31) {
+			_, _, _ = syscall.RawSyscall6(syscall.SYS_RT_SIGACTION, sig+1, uintptr(unsafe.Pointer(&none)), 0, 8, 0, 0)
+		}
+		fmt.Println("ready")
+		for {
+			time.Sleep(time.Hour)
+		}
 	case "eat": // so many MiB
 		var all [][]byte
 		for range number(args[0]) {
