@@ -1,0 +1,195 @@
+package main
+
+import (
+	"context"
+	"encoding/base64"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"dcos.example/dcos/runtime/balancer"
+	"dcos.example/dcos/runtime/config"
+	"dcos.example/dcos/runtime/fault"
+	"dcos.example/dcos/runtime/gateway"
+	"dcos.example/dcos/runtime/identity"
+	"dcos.example/dcos/runtime/leader"
+	"dcos.example/dcos/runtime/master"
+	"dcos.example/dcos/runtime/pki"
+	"dcos.example/dcos/runtime/server"
+	"dcos.example/dcos/runtime/state"
+	"dcos.example/dcos/runtime/state/etcd"
+)
+
+// runMaster runs `dcosd master` until ctx ends.
+func runMaster(ctx context.Context, cfg config.Master, log *slog.Logger) error {
+	log = log.With("master", cfg.Host.Name)
+	authority, err := pki.LoadAuthority(config.CACertFile, config.CAKeyFile)
+	if err != nil {
+		return err
+	}
+	token, err := readSecret(config.JoinTokenFile)
+	if err != nil {
+		return err
+	}
+	certFile := config.VarDir + "/pki/host.pem"
+	creds, err := pki.SelfIssue(authority, pki.MasterRequest(cfg.Host.Name, cfg.Host.Addr), certFile, log)
+	if err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return creds.Run(ctx) })
+
+	// Agents may join while the masters still find each other.
+	sign := pki.SignHandler(authority, token, log.With("part", "pki"))
+	m := &masterHost{cfg: cfg, log: log, creds: creds}
+	if err := m.serve(ctx, g, sign); err != nil {
+		return err
+	}
+	member, err := etcd.Start(ctx, ensemble(cfg, certFile))
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err := member.Close(); err != nil {
+			log.Warn("stop etcd", "err", err)
+		}
+	}()
+	g.Go(func() error {
+		select {
+		case err := <-member.Failed():
+			return fault.New("run etcd", fault.Internal, err)
+		case <-ctx.Done():
+			return nil
+		}
+	})
+	if err := m.start(ctx, g, etcd.New(member.Client()), member); err != nil {
+		return err
+	}
+	return g.Wait()
+}
+
+func ensemble(cfg config.Master, certFile string) etcd.Options {
+	o := etcd.Options{
+		Token: cfg.Cluster.ID, DataDir: cfg.DataDir,
+		Heartbeat: time.Duration(cfg.HeartbeatInterval), Election: time.Duration(cfg.ElectionTimeout),
+		CertFile: certFile, KeyFile: certFile, CAFile: config.CACertFile,
+		// Only masters' certificates carry this name.
+		PeerNames: []string{"master.mesos"},
+	}
+	for _, m := range cfg.Cluster.Masters {
+		p := etcd.Peer{Name: m.Name, Addr: netip.AddrPortFrom(m.Addr, config.PortEtcdPeer)}
+		o.Peers = append(o.Peers, p)
+		if m.Name == cfg.Host.Name {
+			o.Self = p
+		}
+	}
+	return o
+}
+
+// masterHost wires the components of one master.
+type masterHost struct {
+	cfg   config.Master
+	log   *slog.Logger
+	creds *pki.Credentials
+
+	mesos, marathon, gateway, plain later
+}
+
+// serve opens the ports. What needs the store answers 503 until start.
+func (m *masterHost) serve(ctx context.Context, g *errgroup.Group, sign http.Handler) error {
+	mesosTLS, mesosPlain, err := listenTwice(ctx, m.cfg.Host.Addr, config.PortMaster)
+	if err != nil {
+		return err
+	}
+	marathonTLS, marathonPlain, err := listenTwice(ctx, m.cfg.Host.Addr, config.PortOrchestrator)
+	if err != nil {
+		return err
+	}
+	front, err := server.Listen(ctx, at(m.cfg.Host.Addr, config.PortGateway))
+	if err != nil {
+		return err
+	}
+	plain, err := server.Listen(ctx, at(m.cfg.Host.Addr, config.PortGatewayPlain))
+	if err != nil {
+		return err
+	}
+	inside := http.NewServeMux()
+	inside.Handle(pki.SignPath, sign) // a joining host has no certificate yet
+	inside.Handle("/", pki.RequireRole(&m.mesos, pki.RoleMaster, pki.RoleAgent))
+	g.Go(func() error {
+		return server.Run(ctx, m.log,
+			server.Endpoint{Name: "mesos", Listener: mesosTLS, TLS: m.creds.ServerTLS(false), Handler: inside},
+			server.Endpoint{Name: "mesos loopback", Listener: mesosPlain, Handler: &m.mesos},
+			server.Endpoint{Name: "marathon", Listener: marathonTLS, TLS: m.creds.ServerTLS(true), Handler: pki.RequireRole(&m.marathon, pki.RoleMaster)},
+			server.Endpoint{Name: "marathon loopback", Listener: marathonPlain, Handler: &m.marathon},
+			server.Endpoint{Name: "gateway", Listener: front, TLS: m.creds.PublicServerTLS(), Handler: &m.gateway},
+			server.Endpoint{Name: "gateway plain", Listener: plain, Handler: &m.plain},
+		)
+	})
+	return nil
+}
+
+// start builds the components over store and runs them in g.
+func (m *masterHost) start(ctx context.Context, g *errgroup.Group, store state.Backend, raft leader.Raft) error {
+	elector := leader.New(store, raft, m.cfg.Host.Name, m.cfg.Host.Addr, m.log.With("part", "leader"))
+	mesos := master.New(master.Options{Config: m.cfg, Log: m.log.With("part", "master"), Leader: elector.Current})
+	m.mesos.set(mesos.Handler())
+	edge, err := newEdge(ctx, place{cluster: m.cfg.Cluster, host: m.cfg.Host, creds: m.creds}, m.log)
+	if err != nil {
+		return err
+	}
+	users, err := m.identity(store)
+	if err != nil {
+		return err
+	}
+	door, err := gateway.New(gateway.Config{
+		Cluster: m.cfg.Cluster, Host: m.cfg.Host, CAPEM: m.creds.CAPEM(),
+		Auth: users, Identity: users.Handler(),
+		Leader: func() (netip.Addr, bool) {
+			info, ok := elector.Current()
+			return info.Addr, ok
+		},
+		View:    edge.feed.View,
+		Masters: server.Transport(m.creds.ClientTLS(pki.RoleMaster)),
+		Agents:  server.Transport(m.creds.ClientTLS(pki.RoleAgent)),
+		DNS:     edge.dns.Handler(m.cfg.Cluster.Release),
+		VIPs:    balancer.Handler(edge.feed, edge.rules),
+		Log:     m.log.With("part", "gateway"),
+	})
+	if err != nil {
+		return err
+	}
+	m.gateway.set(door)
+	m.plain.set(door.Plain())
+	g.Go(func() error { return users.Run(ctx) })
+	edge.start(ctx, g)
+	g.Go(func() error {
+		return elector.Run(ctx, func(ctx context.Context, store state.Backend) error {
+			g, ctx := errgroup.WithContext(ctx)
+			g.Go(func() error { return mesos.Run(ctx, store) })
+			return g.Wait()
+		})
+	})
+	return nil
+}
+
+func (m *masterHost) identity(store state.Backend) (*identity.Service, error) {
+	text, err := readSecret(config.SealKeyFile)
+	if err != nil {
+		return nil, err
+	}
+	seal, err := base64.StdEncoding.DecodeString(text)
+	if err != nil {
+		return nil, fault.New("read "+config.SealKeyFile, fault.Invalid, err)
+	}
+	first, err := identity.LoadFirstUser(config.AdminHashFile)
+	if err != nil {
+		return nil, err
+	}
+	return identity.New(identity.Config{
+		Store: store, SealKey: seal, ClusterID: m.cfg.Cluster.ID, First: first, Log: m.log.With("part", "identity"),
+	})
+}
