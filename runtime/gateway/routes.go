@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net/http"
@@ -152,7 +153,7 @@ func (g *Gateway) agent(w http.ResponseWriter, r *http.Request) {
 		g.refuse(w, r, http.StatusNotFound, "Agent "+id+" is not registered.")
 		return
 	}
-	g.proxyToHost(w, r, g.cfg.Agents, fmt.Sprintf("%s:%d", a.Addr, config.PortAgent), prefix, rest)
+	g.proxyToHost(w, r, g.cfg.Agents, fmt.Sprintf("%s:%d", a.Addr, cmp.Or(a.Port, config.PortAgent)), prefix, rest)
 }
 
 // redirectOrMissing answers /agent/<id> and /agent/.

@@ -252,9 +252,7 @@ func change(c *profile.Cluster, name, value string) (err error) {
 	case "core.ssl_verify":
 		err = c.SetVerify(value)
 	case "core.timeout":
-		if _, err := fmt.Sscan(value, &c.Timeout); err != nil || c.Timeout <= 0 {
-			return fault.Newf(op, fault.Invalid, "%q is no number of seconds", value)
-		}
+		err = c.SetTimeout(value)
 	default:
 		return fault.Newf(op, fault.Invalid, "there is no such setting; settings are %s", strings.Join(settingNames, ", "))
 	}

@@ -78,13 +78,14 @@ func (a *app) setup(ctx context.Context, address string, s setup) error {
 	if err != nil {
 		return err
 	}
-	if !open {
+	c.Token = a.Getenv("DCOS_CLUSTER_SETUP_ACS_TOKEN") // whether it is good shows below
+	if !open && c.Token == "" {
 		if c.Token, err = a.login(ctx, cl, s.login); err != nil {
 			return err
 		}
-		if cl, err = client.New(c, a.log); err != nil {
-			return err
-		}
+	}
+	if cl, err = client.New(c, a.log); err != nil {
+		return err
 	}
 	var meta struct {
 		ID string `json:"CLUSTER_ID"`

@@ -93,15 +93,18 @@ func TLS(c profile.Cluster) (*tls.Config, error) {
 	}
 	cfg.InsecureSkipVerify = true // VerifyConnection does it
 	cfg.VerifyConnection = func(cs tls.ConnectionState) error {
-		if isMaster(cs) == nil {
+		notMaster := isMaster(cs)
+		if notMaster == nil {
 			return nil
 		}
 		opts := x509.VerifyOptions{Roots: pool, DNSName: u.Hostname(), Intermediates: x509.NewCertPool()}
 		for _, ic := range cs.PeerCertificates[1:] {
 			opts.Intermediates.AddCert(ic)
 		}
-		_, err := cs.PeerCertificates[0].Verify(opts)
-		return err
+		if _, err := cs.PeerCertificates[0].Verify(opts); err != nil {
+			return notMaster
+		}
+		return nil
 	}
 	return cfg, nil
 }
@@ -178,7 +181,7 @@ func (c *Client) unreachable(err error) error {
 	var unknown x509.UnknownAuthorityError
 	var hostname x509.HostnameError
 	var invalid x509.CertificateInvalidError
-	if errors.As(err, &unknown) || errors.As(err, &hostname) || errors.As(err, &invalid) {
+	if fault.Is(err, fault.Denied) || errors.As(err, &unknown) || errors.As(err, &hostname) || errors.As(err, &invalid) {
 		return fault.Newf(op, fault.Denied, "its certificate is not the one that this cluster was set up with (%w). "+
 			"If the cluster was reinstalled, run `dcos cluster setup %s` again", err, c.cluster.URL)
 	}

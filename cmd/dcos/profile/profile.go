@@ -5,7 +5,8 @@
 //	<dir>/attached                     id of the cluster that commands talk to
 //
 // The environment wins over what is stored: DCOS_CLUSTER chooses another
-// cluster, DCOS_URL, DCOS_ACS_TOKEN and DCOS_SSL_VERIFY replace values.
+// cluster, DCOS_URL, DCOS_ACS_TOKEN, DCOS_SSL_VERIFY and
+// DCOS_TIMEOUT replace values.
 package profile
 
 import (
@@ -17,6 +18,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"dcos.example/dcos/runtime/fault"
@@ -133,7 +135,22 @@ func (s *Store) Current() (Cluster, error) {
 	if v := s.getenv("DCOS_ACS_TOKEN"); v != "" {
 		c.Token = v
 	}
+	if v := s.getenv("DCOS_TIMEOUT"); v != "" {
+		if err := c.SetTimeout(v); err != nil {
+			return c, err
+		}
+	}
 	return c, c.SetVerify(s.getenv("DCOS_SSL_VERIFY"))
+}
+
+// SetTimeout takes a number of seconds.
+func (c *Cluster) SetTimeout(text string) error {
+	n, err := strconv.Atoi(text)
+	if err != nil || n <= 0 {
+		return fault.Newf("read timeout", fault.Invalid, "%q is no number of seconds", text)
+	}
+	c.Timeout = n
+	return nil
 }
 
 // SetVerify takes DC/OS's way to say how certificates are verified: "false",
