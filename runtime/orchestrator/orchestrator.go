@@ -57,6 +57,9 @@ type Options struct {
 	DefaultRoles []string
 	// DefaultNetwork is the container network of apps that name none.
 	DefaultNetwork string
+	// Probe makes readiness checks; nil means one that trusts any certificate,
+	// since those of apps are their own affair.
+	Probe *http.Client
 	// Hostname of this master, shown with the framework.
 	Hostname string
 	Log      *slog.Logger
@@ -84,6 +87,12 @@ func New(opt Options) (*Orchestrator, error) {
 	}
 	if len(opt.DefaultRoles) == 0 {
 		opt.DefaultRoles = []string{"*"}
+	}
+	if opt.Probe == nil {
+		opt.Probe = &http.Client{
+			Transport:     &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true},
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		}
 	}
 	if opt.Transport == nil {
 		opt.Transport = http.DefaultTransport
@@ -119,11 +128,7 @@ func (o *Orchestrator) term(ctx context.Context, store state.Backend) error {
 		Store: state.Restrict(store, engine.Kinds()...), Master: o.opt.Master, Client: o.opt.Client,
 		Policy:       spec.Policy{Role: o.opt.Role, DefaultNetwork: o.opt.DefaultNetwork},
 		DefaultRoles: o.opt.DefaultRoles, Hostname: o.opt.Hostname, WebUI: o.opt.Advertise, Log: o.opt.Log,
-		// Apps' certificates are their own affair, as for health checks.
-		Probe: &http.Client{
-			Transport:     &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true},
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		},
+		Probe: o.opt.Probe,
 	})
 	o.engine.Store(e)
 	defer o.engine.CompareAndSwap(e, nil)

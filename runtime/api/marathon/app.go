@@ -240,6 +240,15 @@ type DockerContainer struct {
 	PullConfig     json.RawMessage `json:"pullConfig,omitempty"`
 }
 
+// UnmarshalJSON reads d over its defaults.
+func (d *DockerContainer) UnmarshalJSON(b []byte) error {
+	type plain DockerContainer
+	v := plain{Parameters: []Parameter{}}
+	err := json.Unmarshal(b, &v)
+	*d = DockerContainer(v)
+	return err
+}
+
 // Parameter is an option of the container engine.
 type Parameter struct {
 	Key   string `json:"key" need:"true"`

@@ -30,6 +30,7 @@ import (
 	"dcos.example/dcos/runtime/api/marathon"
 	"dcos.example/dcos/runtime/api/mesos"
 	"dcos.example/dcos/runtime/api/mesos/scheduler"
+	"dcos.example/dcos/runtime/api/wire"
 	"dcos.example/dcos/runtime/fault"
 	"dcos.example/dcos/runtime/framework"
 	"dcos.example/dcos/runtime/orchestrator/event"
@@ -119,7 +120,7 @@ func (e *Engine) Run(ctx context.Context) error {
 		return err
 	}
 	client, err := framework.New(framework.Config{
-		Masters: []string{e.cfg.Master}, Client: e.cfg.Client, Info: e.info(),
+		Masters: []string{e.cfg.Master}, Client: e.cfg.Client, Format: wire.Protobuf, Info: e.info(),
 		SuppressedRoles: []string{e.cfg.Policy.Role}, Handle: e.handle, Disconnected: e.disconnected, Log: e.log,
 	})
 	if err != nil {

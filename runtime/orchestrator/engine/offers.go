@@ -257,6 +257,27 @@ func funnel(f *[launch.Reasons]marathon.Reject, reasons []launch.Reason) {
 	}
 }
 
+// reviveAgain is the pause after a revive that the master did not take.
+const reviveAgain = time.Second
+
+// revive asks for offers from all agents, and again should that fail.
+func (e *Engine) revive() {
+	epoch := e.flow.epoch
+	e.out.after(func(ctx context.Context) {
+		err := e.client.Call(ctx, &scheduler.Call{Type: scheduler.Call_REVIVE.Enum(), Revive: &scheduler.Call_Revive{}})
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+		e.log.Warn("ask for offers", "err", err)
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		e.timers.add(time.Now().Add(reviveAgain), func(time.Time) {
+			e.flow.again = e.flow.again || e.flow.epoch == epoch
+		})
+		e.nudge()
+	})
+}
+
 // steer tells the master whether offers are wanted.
 func (e *Engine) steer(now time.Time) {
 	if !e.flow.connected {
@@ -285,7 +306,7 @@ func (e *Engine) steer(now time.Time) {
 			return
 		}
 		e.flow.flowing, e.flow.again, e.flow.revived = true, false, now
-		e.call(&scheduler.Call{Type: scheduler.Call_REVIVE.Enum(), Revive: &scheduler.Call_Revive{}})
+		e.revive()
 	case !wanted && e.flow.flowing:
 		e.flow.flowing, e.flow.again = false, false
 		e.call(&scheduler.Call{Type: scheduler.Call_SUPPRESS.Enum(), Suppress: &scheduler.Call_Suppress{}})

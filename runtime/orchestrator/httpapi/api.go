@@ -4,6 +4,7 @@
 package httpapi
 
 import (
+	"bytes"
 	"compress/gzip"
 	"encoding/json"
 	"errors"
@@ -160,7 +161,11 @@ func (c *call) caller() engine.Caller {
 
 // json answers with v, compressed if the client likes that.
 func (c *call) json(status int, v any) {
-	b, err := json.Marshal(v)
+	var buf bytes.Buffer
+	enc := json.NewEncoder(&buf)
+	enc.SetEscapeHTML(false) // clients compare texts that hold "<"
+	err := enc.Encode(v)
+	b := bytes.TrimSuffix(buf.Bytes(), []byte("\n"))
 	if err != nil {
 		c.api.cfg.Log.Error("answer does not marshal", "path", c.r.URL.Path, "err", err)
 		http.Error(c.w, `{"message":"internal error"}`, http.StatusInternalServerError)

@@ -241,11 +241,14 @@ func (c *call) events() {
 	h.Set("Content-Type", "text/event-stream")
 	h.Set("Cache-Control", "no-cache")
 	h.Set("X-Accel-Buffering", "no")
+	// Listening comes first: what happens after the client has its answer
+	// must reach it.
+	l := c.e.Events.Listen(after, q["event_type"]...)
 	c.w.WriteHeader(http.StatusOK)
 	if err := flush.Flush(); err != nil {
+		c.e.Events.Leave(l)
 		return
 	}
-	l := c.e.Events.Listen(after, q["event_type"]...)
 	remote := c.caller().IP
 	c.e.Events.Publish("event_stream_attached", event.Fields{"remoteAddress": remote}, time.Now())
 	defer func() {
