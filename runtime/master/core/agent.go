@@ -130,6 +130,9 @@ func (c *Core) SubscribeAgent(ctx context.Context, sub *agentlink.Subscribe) (ta
 
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if err := c.ended(op); err != nil {
+		return "", nil, err
+	}
 	for _, old := range stale {
 		c.log.Info("agent was replaced on its host", "agent", old, "by", id)
 		c.counters["slave_removals/reason_registered"]++

@@ -25,6 +25,7 @@ import (
 
 	"dcos.example/dcos/runtime/allocator"
 	mesos "dcos.example/dcos/runtime/api/mesos"
+	"dcos.example/dcos/runtime/fault"
 	"dcos.example/dcos/runtime/master/registry"
 	"dcos.example/dcos/runtime/master/session"
 	"dcos.example/dcos/runtime/resource"
@@ -62,6 +63,7 @@ type Core struct {
 	kick chan struct{} // one token: the allocator may have something to do
 
 	mu         sync.Mutex
+	over       bool // the term has ended: no new streams
 	alloc      *allocator.Allocator
 	agents     map[task.AgentID]*agent
 	endpoints  map[string]task.AgentID
@@ -191,6 +193,7 @@ func (c *Core) Run(ctx context.Context) {
 func (c *Core) close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.over = true
 	for _, a := range c.agents {
 		if a.stream != nil {
 			a.stream.Close("master lost leadership")
@@ -204,6 +207,14 @@ func (c *Core) close() {
 	for _, s := range c.subs {
 		s.Close("master lost leadership")
 	}
+}
+
+// ended is fault.Unavailable once the term is over. The caller holds mu.
+func (c *Core) ended(op string) error {
+	if c.over {
+		return fault.Newf(op, fault.Unavailable, "this master does not lead any more")
+	}
+	return nil
 }
 
 // changed notes that snapshots are out of date and the allocator may have work.

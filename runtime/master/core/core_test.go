@@ -1,6 +1,7 @@
 package core_test
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"runtime"
@@ -13,6 +14,7 @@ import (
 	mesos "dcos.example/dcos/runtime/api/mesos"
 	"dcos.example/dcos/runtime/api/mesos/scheduler"
 	"dcos.example/dcos/runtime/api/wire"
+	"dcos.example/dcos/runtime/fault"
 	"dcos.example/dcos/runtime/master/core"
 	"dcos.example/dcos/runtime/master/registry"
 	"dcos.example/dcos/runtime/resource"
@@ -106,6 +108,27 @@ func TestDuplicateUpdates(t *testing.T) {
 	c.Update("S0", late)
 	if got := c.Snapshot().Frameworks[0].Tasks[0]; got.GetState() != task.Killing || len(one.Frameworks[0].Tasks[0].Statuses) != 1 {
 		t.Errorf("after a late report: %v", got)
+	}
+}
+
+// TestNoStreamsAfterTheTerm: whoever subscribes late must not be kept by a
+// master that does not lead.
+func TestNoStreamsAfterTheTerm(t *testing.T) {
+	c, f := fill(t, 1, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	c.Run(ctx)
+	_, _, err := c.SubscribeAgent(t.Context(), &agentlink.Subscribe{Agent: &mesos.AgentInfo{Hostname: proto.String("h")}})
+	if !fault.Is(err, fault.Unavailable) {
+		t.Errorf("agent: %v", err)
+	}
+	_, _, err = c.SubscribeFramework(t.Context(), &scheduler.Call_Subscribe{FrameworkInfo: &mesos.FrameworkInfo{
+		Id: f, User: proto.String("root"), Name: proto.String("f"), FailoverTimeout: proto.Float64(1e6)}}, wire.JSON)
+	if !fault.Is(err, fault.Unavailable) {
+		t.Errorf("framework: %v", err)
+	}
+	if s := c.Watch(wire.JSON, func(*core.Snapshot) proto.Message { return &mesos.TaskID{Value: proto.String("")} }); s.Send(&mesos.TaskID{}) {
+		t.Error("operator: the stream is open")
 	}
 }
 

@@ -153,6 +153,9 @@ func (c *Core) SubscribeFramework(ctx context.Context, sub *scheduler.Call_Subsc
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if err := c.ended(op); err != nil {
+		return "", nil, err
+	}
 	if stored, _ := c.reg.Framework(id); stored.Removed != nil { // meanwhile
 		return "", nil, fault.Newf(op, fault.Denied, "Framework has been removed")
 	}

@@ -227,6 +227,10 @@ func (c *Core) Watch(format wire.Format, first func(*Snapshot) proto.Message) *s
 		c.subs[0].Close("too many subscribers")
 		c.subs = c.subs[1:]
 	}
+	if err := c.ended("watch"); err != nil {
+		s.Close(err.Error())
+		return s
+	}
 	c.subs = append(c.subs, s)
 	c.version++
 	return s
