@@ -18,6 +18,7 @@ import (
 	"dcos.example/dcos/installer/cli/view"
 	"dcos.example/dcos/installer/diag"
 	"dcos.example/dcos/providers"
+	"dcos.example/dcos/runtime/config"
 	"dcos.example/dcos/runtime/fault"
 )
 
@@ -83,6 +84,9 @@ type run struct {
 
 // Run executes the command line and returns the exit code.
 func (a *App) Run(ctx context.Context, args []string) int {
+	if a.Version == "" {
+		a.Version = config.Version
+	}
 	r := &run{app: a, dir: a.Dir}
 	root := r.root()
 	root.SetArgs(longFlags(args))

@@ -26,6 +26,17 @@ type HostControl interface {
 	Open(dir, name string) (host.Host, error)
 }
 
+// HostGone is the error of Start for a host of which nothing is left.
+func HostGone(name string) error {
+	return fault.Newf("start host "+name, fault.NotFound, "it is gone; dcos-install apply makes it anew")
+}
+
+// NotRoot is the error of App.Allowed for hosts on this machine.
+func NotRoot() error {
+	return fault.Newf("use provider local", fault.Denied,
+		"hosts on this machine are made of namespaces, networks and control groups, which takes root; run it with sudo")
+}
+
 func (r *run) hostCommand() *cobra.Command {
 	parent := &cobra.Command{
 		Use:   "host",

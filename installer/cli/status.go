@@ -108,6 +108,10 @@ func (s *session) drift(ctx context.Context) ([]engine.Drift, error) {
 	return p.Drift, nil
 }
 
+// isDown recognises the output with which a provider says that a host does not
+// run.
+func isDown(c engine.Change) bool { return c.Path == "output online" && c.New == "false" }
+
 var roleOrder = []string{"master", "agent", "public_agent"}
 
 func (s *session) hosts(st *stack.State, drift []engine.Drift, looked bool) []view.HostStatus {
@@ -133,9 +137,14 @@ func (s *session) hosts(st *stack.State, drift []engine.Drift, looked bool) []vi
 			h.Release = text(node.Outputs["release"])
 		}
 		for _, key := range []engine.Key{nodeKey, k} {
-			if d, ok := differs[key]; ok && d.Gone {
+			d, ok := differs[key]
+			switch {
+			case !ok:
+			case d.Gone:
 				h.State = "gone"
-			} else if ok && h.State != "gone" {
+			case slices.ContainsFunc(d.Changes, isDown):
+				h.State = "down"
+			case h.State != "gone":
 				h.State = "changed"
 			}
 		}

@@ -89,7 +89,8 @@ func (Result) Kind() string { return "result" }
 func (d Result) WriteText(p *Printer) {
 	for _, f := range d.Failed {
 		what := fmt.Sprintf("%s %s: ", f.Op, keyText(f.Type, f.Name))
-		p.Printf("\n%s %s%s\n", p.paint(red, "Error:"), what, strings.TrimPrefix(f.Error, what))
+		why := strings.TrimSpace(strings.TrimPrefix(f.Error, what))
+		p.Printf("\n%s %s%s\n", p.paint(red, "Error:"), what, strings.ReplaceAll(why, "\n", "\n  "))
 		if f.Kept {
 			p.Printf("  Part of it exists and is recorded; the next apply finishes it.\n")
 		}
@@ -193,7 +194,7 @@ type HostStatus struct {
 	Role    string `json:"role"`
 	Address string `json:"address"`
 	Release string `json:"release,omitempty"`
-	State   string `json:"state"` // ready, unfinished, gone, changed, recorded
+	State   string `json:"state"` // ready, unfinished, down, gone, changed, recorded
 }
 
 // PendingStatus is an operation on a resource whose outcome is open.

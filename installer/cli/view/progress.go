@@ -58,12 +58,12 @@ func plainLine(e engine.Event) string {
 		return fmt.Sprintf("%s: %s", name, doing[e.Op][0])
 	case engine.EventStepEnd:
 		if e.Error != "" {
-			return fmt.Sprintf("%s: %s: %s", name, e.Step, e.Error)
+			return fmt.Sprintf("%s: %s: failed (%s)", name, e.Step, short(e.Elapsed)) // why is in the result
 		}
 		return fmt.Sprintf("%s: %s (%s)", name, e.Step, short(e.Elapsed))
 	case engine.EventResourceEnd:
 		if e.Error != "" {
-			return fmt.Sprintf("%s: failed after %s: %s", name, short(e.Elapsed), e.Error)
+			return fmt.Sprintf("%s: failed (%s)", name, short(e.Elapsed))
 		}
 		return fmt.Sprintf("%s: %s (%s)", name, doing[e.Op][1], short(e.Elapsed))
 	case engine.EventSkipped:

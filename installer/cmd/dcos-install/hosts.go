@@ -6,7 +6,6 @@ import (
 	"dcos.example/dcos/installer/cli"
 	"dcos.example/dcos/installer/host"
 	"dcos.example/dcos/providers/local/simhost"
-	"dcos.example/dcos/runtime/fault"
 )
 
 // power controls local hosts.
@@ -33,7 +32,7 @@ func (p power) Start(ctx context.Context, cluster, name string) error {
 		return err
 	}
 	if st.Host.Name == "" {
-		return fault.Newf("start host "+name, fault.NotFound, "it is gone; dcos-install apply makes it anew")
+		return cli.HostGone(name)
 	}
 	_, err = p.machine.Ensure(ctx, st.Host)
 	return err

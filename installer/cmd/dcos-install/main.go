@@ -16,8 +16,6 @@ import (
 	"dcos.example/dcos/installer/cli"
 	"dcos.example/dcos/providers"
 	"dcos.example/dcos/providers/local"
-	"dcos.example/dcos/runtime/config"
-	"dcos.example/dcos/runtime/fault"
 )
 
 func main() {
@@ -31,7 +29,7 @@ func main() {
 	app := cli.App{
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
 		Terminal: term.IsTerminal(out), Interactive: term.IsTerminal(int(os.Stdin.Fd())) && term.IsTerminal(out),
-		Env: os.Environ(), Dir: dir, Version: config.Version,
+		Env: os.Environ(), Dir: dir,
 		Providers: machines, Hosts: hosts, Bundle: cli.ReadBundle, Allowed: allowed,
 		Interrupts: interrupts,
 		Abort:      func() { os.Exit(130) }, // the shell's code for death by Ctrl-C
@@ -45,8 +43,7 @@ func main() {
 // allowed says why this process cannot make machines of a kind.
 func allowed(kind string) error {
 	if kind == "local" && os.Geteuid() != 0 {
-		return fault.Newf("use provider local", fault.Denied,
-			"hosts on this machine are made of namespaces, networks and control groups, which takes root; run it with sudo")
+		return cli.NotRoot()
 	}
 	return nil
 }
