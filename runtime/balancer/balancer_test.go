@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -48,6 +49,7 @@ var options = ruleset.Options{Range: netip.MustParsePrefix("11.0.0.0/8")}
 // kernel stands for the applier: it remembers what it has, and can lose it or
 // refuse.
 type kernel struct {
+	sync.Mutex
 	has     int
 	applies int
 	broken  bool
@@ -55,6 +57,8 @@ type kernel struct {
 }
 
 func (k *kernel) Apply(r ruleset.Rules) error {
+	k.Lock()
+	defer k.Unlock()
 	k.applies++
 	if k.broken {
 		return errors.New("refused")
@@ -63,8 +67,19 @@ func (k *kernel) Apply(r ruleset.Rules) error {
 	return nil
 }
 
-func (k *kernel) Intact() (bool, error) { return !k.lost, nil }
-func (k *kernel) Close() error          { return nil }
+func (k *kernel) Intact() (bool, error) {
+	k.Lock()
+	defer k.Unlock()
+	return !k.lost, nil
+}
+
+func (k *kernel) Close() error { return nil }
+
+func (k *kernel) set(lost, broken bool) {
+	k.Lock()
+	defer k.Unlock()
+	k.lost, k.broken = lost, broken
+}
 
 func TestLoop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -77,6 +92,8 @@ func TestLoop(t *testing.T) {
 		expect := func(what string, has, applies int) {
 			t.Helper()
 			synctest.Wait()
+			k.Lock()
+			defer k.Unlock()
 			if k.has != has || k.applies != applies {
 				t.Errorf("%s: %d VIPs after %d applies, want %d after %d", what, k.has, k.applies, has, applies)
 			}
@@ -87,13 +104,13 @@ func TestLoop(t *testing.T) {
 		expect("one VIP", 1, 1)
 		time.Sleep(time.Minute)
 		expect("nothing changes", 1, 1)
-		k.lost = true
+		k.set(true, false)
 		time.Sleep(11 * time.Second)
 		expect("rules were flushed", 1, 2)
-		k.broken = true
+		k.set(false, true)
 		views <- view("/a:80", "/b:80")
 		expect("refused", 1, 3)
-		k.broken = false
+		k.set(false, false)
 		time.Sleep(1100 * time.Millisecond)
 		expect("tried again", 2, 4)
 		cancel()

@@ -240,6 +240,23 @@ func TestHTTP(t *testing.T) {
 	}
 }
 
+// An address that the host does not have yet can be listened on.
+func TestListenBeforeAddressExists(t *testing.T) {
+	s, err := dns.New(t.Context(), dns.Config{Listen: []string{"198.19.9.9:5399"}, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := feed.New(feed.Config{Masters: []string{"http://127.0.0.1:1"}, Client: &http.Client{}, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := s.Run(ctx, f); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestNewRefuses(t *testing.T) {
 	for _, cfg := range []dns.Config{
 		{Listen: []string{"127.0.0.1:5300"}, Resolvers: []string{"127.0.0.1:5300"}}, {Resolvers: []string{"resolver"}},
