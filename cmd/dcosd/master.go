@@ -17,6 +17,7 @@ import (
 	"dcos.example/dcos/runtime/identity"
 	"dcos.example/dcos/runtime/leader"
 	"dcos.example/dcos/runtime/master"
+	"dcos.example/dcos/runtime/orchestrator"
 	"dcos.example/dcos/runtime/pki"
 	"dcos.example/dcos/runtime/server"
 	"dcos.example/dcos/runtime/state"
@@ -65,7 +66,7 @@ func runMaster(ctx context.Context, cfg config.Master, log *slog.Logger) error {
 			return nil
 		}
 	})
-	if err := m.start(ctx, g, etcd.New(member.Client()), member); err != nil {
+	if err := m.start(ctx, g, etcd.New(member.Client()), member, member.Abdicate); err != nil {
 		return err
 	}
 	return g.Wait()
@@ -133,10 +134,15 @@ func (m *masterHost) serve(ctx context.Context, g *errgroup.Group, sign http.Han
 }
 
 // start builds the components over store and runs them in g.
-func (m *masterHost) start(ctx context.Context, g *errgroup.Group, store state.Backend, raft leader.Raft) error {
+func (m *masterHost) start(ctx context.Context, g *errgroup.Group, store state.Backend, raft leader.Raft, abdicate func() error) error {
 	elector := leader.New(store, raft, m.cfg.Host.Name, m.cfg.Host.Addr, m.log.With("part", "leader"))
 	mesos := master.New(master.Options{Config: m.cfg, Log: m.log.With("part", "master"), Leader: elector.Current})
 	m.mesos.set(mesos.Handler())
+	marathon, err := m.orchestrator(ctx, g, elector, abdicate)
+	if err != nil {
+		return err
+	}
+	m.marathon.set(marathon.Handler())
 	edge, err := newEdge(ctx, place{cluster: m.cfg.Cluster, host: m.cfg.Host, creds: m.creds}, m.log)
 	if err != nil {
 		return err
@@ -170,10 +176,37 @@ func (m *masterHost) start(ctx context.Context, g *errgroup.Group, store state.B
 		return elector.Run(ctx, func(ctx context.Context, store state.Backend) error {
 			g, ctx := errgroup.WithContext(ctx)
 			g.Go(func() error { return mesos.Run(ctx, store) })
+			g.Go(func() error { return marathon.Run(ctx, store) })
 			return g.Wait()
 		})
 	})
 	return nil
+}
+
+// orchestrator speaks to the master of this process as any framework does, over
+// HTTP, only that the connection never leaves memory.
+func (m *masterHost) orchestrator(ctx context.Context, g *errgroup.Group, elector *leader.Elector, abdicate func() error) (*orchestrator.Orchestrator, error) {
+	log := m.log.With("part", "orchestrator")
+	inside := server.NewMemory()
+	g.Go(func() error {
+		return server.Run(ctx, m.log, server.Endpoint{Name: "mesos in process", Listener: inside, Handler: &m.mesos})
+	})
+	base := func(addr netip.Addr) string { return "https://" + at(addr, config.PortOrchestrator) }
+	return orchestrator.New(orchestrator.Options{
+		Master: "http://master", Client: inside.Client(),
+		Leader: func() (string, bool) {
+			info, ok := elector.Current()
+			return base(info.Addr), ok
+		},
+		Transport: server.Transport(m.creds.ClientTLS(pki.RoleMaster)),
+		Advertise: base(m.cfg.Host.Addr),
+		Abdicate: func() {
+			if err := abdicate(); err != nil {
+				log.Warn("abdicate", "err", err)
+			}
+		},
+		Hostname: m.cfg.Host.Name, Log: log,
+	})
 }
 
 func (m *masterHost) identity(store state.Backend) (*identity.Service, error) {
