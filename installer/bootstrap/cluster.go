@@ -184,8 +184,9 @@ func (w *watch) ask(ctx context.Context, method, master, path string, body []byt
 // that waiting does not help.
 func (w *watch) look(ctx context.Context) (lacks string, err error) {
 	for _, m := range w.c.masters {
-		// Any answer will do: what it says is looked at below.
-		if _, err := w.ask(ctx, http.MethodGet, m, "/", nil); err != nil {
+		// Any answer will do: what it says is looked at below. This path costs
+		// the master next to nothing.
+		if _, err := w.ask(ctx, http.MethodGet, m, "/acs/api/v1/auth/jwks", nil); err != nil {
 			return "the gateway of master " + m + " (" + reason(err) + ")", nil
 		}
 	}

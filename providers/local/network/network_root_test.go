@@ -122,6 +122,10 @@ func TestUplink(t *testing.T) {
 		output(t, append([]string{"ip"}, c...)...)
 	}
 	before := routes(t)
+	// A new namespace takes it over from the machine.
+	if err := os.WriteFile("/proc/sys/net/ipv4/conf/up0/forwarding", []byte("0"), 0); err != nil {
+		t.Fatal(err)
+	}
 	fwd := func() string {
 		return strings.TrimSpace(output(t, "cat", "/proc/sys/net/ipv4/conf/up0/forwarding"))
 	}

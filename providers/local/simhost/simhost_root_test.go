@@ -366,10 +366,10 @@ func TestForeignProcessIsSafe(t *testing.T) {
 }
 
 func TestBrokenHostLeavesNothingRunning(t *testing.T) {
-	l := newLab(t, "dct8bro", "198.19.84.0/24")
+	l := newLab(t, "dct8bro", "198.19.83.0/24")
 	h := l.host("h1", 11)
 	h.Address = "10.1.2.3"
-	if _, err := l.m.Ensure(t.Context(), h); !fault.Is(err, fault.Invalid) || !strings.Contains(err.Error(), "198.19.84.0/24") {
+	if _, err := l.m.Ensure(t.Context(), h); !fault.Is(err, fault.Invalid) || !strings.Contains(err.Error(), "198.19.83.0/24") {
 		t.Errorf("address outside the network: %v", err)
 	}
 	if pids, _ := exec.Command("pgrep", "-f", "dcos-init init "+filepath.Join(l.m.Dir, l.cluster, "h1")).Output(); len(pids) > 0 {
