@@ -135,13 +135,6 @@ func agent(in Input, out *Rendered) error {
 	return putConfig(out, config.AgentFile, c)
 }
 
-// Port ranges that DC/OS agents offer: everything but the ports of the
-// daemons, and on public agents the well-known ports too.
-const (
-	agentPorts  = "[1025-2180, 2182-3887, 3889-5049, 5052-8079, 8082-8180, 8182-32000]"
-	publicPorts = "[1-21, 23-5050, 5052-32000]"
-)
-
 // own is the memory that a host keeps for its daemons, and the disk for
 // releases and images that are not counted against a task.
 const (
@@ -149,15 +142,19 @@ const (
 	ownDisk   = 2 * topology.GiB
 )
 
+// publicRole is whom the resources of public agents are for.
+const publicRole = "slave_public"
+
 // resources is what an agent offers of its host, in Mesos' text form. A small
-// host keeps no more than half for itself.
+// host keeps no more than half for itself. Which ports there are the agent
+// knows best.
 func resources(h topology.Host) string {
-	ports := agentPorts
+	role := ""
 	if h.Role == topology.RolePublicAgent {
-		ports = publicPorts
+		role = "(" + publicRole + ")"
 	}
 	left := func(all, own topology.Size) int { return max(all-min(own, all), all/2).MiB() }
-	return fmt.Sprintf("cpus:%s;mem:%d;disk:%d;ports:%s", number(h.CPUs), left(h.Memory, ownMemory), left(h.Disk, ownDisk), ports)
+	return fmt.Sprintf("cpus%[1]s:%[2]s;mem%[1]s:%[3]d;disk%[1]s:%[4]d", role, number(h.CPUs), left(h.Memory, ownMemory), left(h.Disk, ownDisk))
 }
 
 // number writes thousandths, the precision that Mesos has.
