@@ -34,13 +34,13 @@ var allow = map[string][]string{
 	"runtime/server": {"runtime/fault", "runtime/pki"},
 	// L2: how components meet.
 	"runtime/framework": {"runtime/fault", "runtime/api"},
-	"runtime/feed":      {"runtime/fault", "runtime/api", "runtime/resource"},
+	"runtime/feed":      {"runtime/fault", "runtime/api", "runtime/task", "runtime/framework"},
 	// L3: deciders. They see values only.
 	"runtime/allocator":               {"runtime/resource", "runtime/task", "runtime/fault"},
 	"runtime/orchestrator/spec":       {"runtime/fault", "runtime/api"},
 	"runtime/orchestrator/deployment": {"runtime/fault", "runtime/api", "runtime/orchestrator/spec"},
-	"runtime/balancer/ruleset":        {"runtime/feed"},
-	"runtime/dns/zone":                {"runtime/feed"},
+	"runtime/balancer/ruleset":        {"runtime/feed", "runtime/api"},
+	"runtime/dns/zone":                {"runtime/feed", "runtime/task"},
 	"runtime/gateway/route":           {},
 	// L4: components, never each other.
 	"runtime/master":       {"runtime/fault", "runtime/config", "runtime/api", "runtime/resource", "runtime/task", "runtime/state", "runtime/leader", "runtime/allocator", "runtime/pki", "runtime/server"},
@@ -49,7 +49,7 @@ var allow = map[string][]string{
 	"runtime/balancer":     {"runtime/fault", "runtime/config", "runtime/feed"},
 	"runtime/dns":          {"runtime/fault", "runtime/config", "runtime/feed"},
 	"runtime/identity":     {"runtime/fault", "runtime/config", "runtime/state", "runtime/password", "runtime/server"},
-	"runtime/gateway":      {"runtime/fault", "runtime/config", "runtime/pki", "runtime/server", "runtime/feed"},
+	"runtime/gateway":      {"runtime/fault", "runtime/config", "runtime/pki", "runtime/server", "runtime/feed", "runtime/task"},
 	// L5: the binaries.
 	"cmd/dcosd": {"runtime"},
 	"cmd/dcos":  {"runtime/fault", "runtime/config", "runtime/api", "runtime/pki"},
