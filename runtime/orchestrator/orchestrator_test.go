@@ -706,3 +706,23 @@ func TestFollowerProxies(t *testing.T) {
 		t.Error(w.Code, w.Body)
 	}
 }
+
+func TestThousandsRoll(t *testing.T) {
+	virtual(t, 20, "cpus:100;mem:163840;disk:10000;ports:[31000-32000]", func(t *testing.T, r *rig) {
+		r.must(201, "POST", "/v2/apps", `{"id":"/web","cmd":"v1","cpus":0.1,"mem":32,"instances":2000}`)
+		if a := r.app("/web"); *a.TasksRunning != 2000 {
+			t.Fatalf("%d running", *a.TasksRunning)
+		}
+		r.must(200, "PUT", "/v2/apps/web", `{"cmd":"v2","upgradeStrategy":{"minimumHealthCapacity":0.9,"maximumOverCapacity":0.1}}`)
+		r.after(10 * time.Second)
+		a := r.app("/web")
+		if *a.TasksRunning != 2000 || len(a.Deployments) != 0 {
+			t.Fatalf("%d running, deployments %v", *a.TasksRunning, a.Deployments)
+		}
+		for _, x := range a.Tasks {
+			if x.Version != a.Version {
+				t.Fatalf("%s has version %s", x.ID, x.Version)
+			}
+		}
+	})
+}

@@ -57,6 +57,42 @@ func (v View) bounds() (minReady, capacity int) {
 	return minReady, capacity
 }
 
+// Tally counts instances, so that most decisions need no list of them.
+type Tally struct {
+	Total  int // there, being killed or not
+	Living int // not being killed
+	Ready  int // living and ready
+}
+
+// Plus adds two tallies.
+func (t Tally) Plus(o Tally) Tally {
+	return Tally{t.Total + o.Total, t.Living + o.Living, t.Ready + o.Ready}
+}
+
+// QuickReplace decides what Replace would, from counts alone; ok is false when
+// something must be killed and the list is needed to choose. v's lists are not
+// looked at.
+func QuickReplace(v View, old, current Tally) (d Decision, ok bool) {
+	minReady, capacity := v.bounds()
+	spare := old.Ready + current.Ready - minReady
+	if old.Living > old.Ready || old.Living > 0 && spare > 0 || current.Living > v.Target {
+		return d, false
+	}
+	d.Launch = max(0, min(v.Target-current.Living, capacity-old.Total-current.Total))
+	d.Done = old.Total == 0 && current.Total == v.Target && current.Ready == v.Target
+	return d, true
+}
+
+// QuickResize decides what Resize would, as QuickReplace does for Replace.
+func QuickResize(v View, all Tally) (d Decision, ok bool) {
+	if all.Living > v.Target {
+		return d, false
+	}
+	d.Launch = v.Target - all.Living
+	d.Done = all.Total == v.Target && all.Ready == v.Target
+	return d, true
+}
+
 // Replace decides a RestartApplication: instances of other configurations give
 // way to current ones, within the bounds. What is not ready goes first, since
 // nobody relies on it.

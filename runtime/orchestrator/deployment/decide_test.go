@@ -137,6 +137,45 @@ func TestResizeEnds(t *testing.T) {
 	})
 }
 
+func TestQuickDecisionsAgree(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		v := deployment.View{
+			Target:    rapid.IntRange(1, 6).Draw(t, "target"),
+			MinHealth: rapid.Float64Range(0, 1).Draw(t, "min"),
+			MaxOver:   rapid.Float64Range(0, 1).Draw(t, "over"),
+		}
+		draw := func(prefix string) (is []deployment.Instance, n deployment.Tally) {
+			for i := range rapid.IntRange(0, 7).Draw(t, prefix) {
+				in := deployment.Instance{
+					ID: prefix + strconv.Itoa(i), Ready: rapid.Bool().Draw(t, "ready"), Killing: rapid.Bool().Draw(t, "killing"),
+				}
+				is = append(is, in)
+				n.Total++
+				if !in.Killing {
+					n.Living++
+					if in.Ready {
+						n.Ready++
+					}
+				}
+			}
+			return is, n
+		}
+		var old, current deployment.Tally
+		v.Old, old = draw("old")
+		v.Current, current = draw("new")
+		if quick, ok := deployment.QuickReplace(v, old, current); ok {
+			if diff := cmp.Diff(deployment.Replace(v), quick); diff != "" {
+				t.Fatalf("%+v: %s", v, diff)
+			}
+		}
+		if quick, ok := deployment.QuickResize(v, old.Plus(current)); ok {
+			if diff := cmp.Diff(deployment.Resize(v), quick); diff != "" {
+				t.Fatalf("%+v: %s", v, diff)
+			}
+		}
+	})
+}
+
 func TestKillOrder(t *testing.T) {
 	running := func(id string, since int64, spread string) deployment.Instance {
 		return deployment.Instance{ID: id, Condition: deployment.Running, Ready: true, Since: since, Spread: spread}

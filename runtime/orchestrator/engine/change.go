@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -13,6 +12,7 @@ import (
 	"dcos.example/dcos/runtime/fault"
 	"dcos.example/dcos/runtime/orchestrator/deployment"
 	"dcos.example/dcos/runtime/orchestrator/event"
+	"dcos.example/dcos/runtime/orchestrator/launch"
 	"dcos.example/dcos/runtime/orchestrator/spec"
 )
 
@@ -498,10 +498,8 @@ func (e *Engine) ResetDelay(id spec.AppID) error {
 	if a == nil || a.queue.want == 0 {
 		return fault.New("find queued app", fault.NotFound, fmt.Errorf("Application %s not found in tasks queue.", id))
 	}
-	a.delay = zeroDelay
+	a.delay = launch.Delay{}
 	e.flow.again = true
 	e.nudge()
 	return nil
 }
-
-var errScaleMissing = errors.New("scaleBy must be 0 or more")

@@ -40,7 +40,8 @@ func (e *Engine) begin(d *running) {
 	for id := range d.rec.Apps {
 		e.lockedBy[id] = d.rec.ID
 		a := e.app(id)
-		a.mode, a.active = waiting, d.from[id]
+		a.mode = waiting
+		a.activate(d.from[id])
 	}
 	for n, step := range d.rec.Steps {
 		if n > d.step {
@@ -61,7 +62,8 @@ func (e *Engine) enter(d *running, act deployment.Action, fresh bool) {
 	case deployment.Start:
 		return
 	case deployment.Stop:
-		a.mode, a.active = ending, nil
+		a.mode = ending
+		a.activate(nil)
 		e.setWant(a, 0, time.Now())
 		return
 	case deployment.Scale:
@@ -69,7 +71,7 @@ func (e *Engine) enter(d *running, act deployment.Action, fresh bool) {
 	case deployment.Restart:
 		a.mode = replacing
 	}
-	a.active = d.to[act.App]
+	a.activate(d.to[act.App])
 	if fresh {
 		a.delay = launch.Delay{}
 	}
@@ -138,7 +140,8 @@ func (e *Engine) unlock(d *running) {
 		}
 		delete(e.lockedBy, id)
 		a := e.app(id)
-		a.mode, a.active = steady, e.tree.App(id)
+		a.mode = steady
+		a.activate(e.tree.App(id))
 		e.markDirty(id)
 	}
 }
@@ -159,21 +162,34 @@ func (e *Engine) evaluateDirty(now time.Time) {
 			}
 		}
 	}
+	for _, id := range e.later {
+		e.markDirty(id)
+	}
+	e.later = e.later[:0]
 }
 
+// rest is how long a decision that looked at all instances of an app is
+// followed by none, as a multiple of what it took: events of large apps are
+// handled many at once.
+const rest = 4
+
 // evaluate asks the decider about one app and carries out what it says. It
-// costs O(instances of the app), once for all events since the last turn.
+// costs O(1) while nothing must be killed, else O(instances of the app), once
+// for all events since the last turn.
 func (e *Engine) evaluate(a *app, now time.Time) {
-	var d deployment.Decision
-	switch {
-	case a.mode == ending || a.mode == steady && a.active == nil:
-		d = deployment.End(e.view(a))
-	case a.active == nil: // waits to be started
-		return
-	case a.mode == replacing:
-		d = deployment.Replace(e.view(a))
-	default:
-		d = deployment.Resize(e.view(a))
+	if a.active == nil && a.mode == waiting {
+		return // it will be started
+	}
+	d, ok := e.quick(a)
+	if !ok {
+		if now.Before(a.rested) {
+			e.later = append(e.later, a.id)
+			e.lookAgain(a.rested)
+			return
+		}
+		start := time.Now()
+		d = e.decide(a)
+		a.rested = start.Add((rest + 1) * time.Since(start))
 	}
 	for _, id := range d.Kill {
 		if i := a.instances[id]; i != nil {
@@ -181,7 +197,9 @@ func (e *Engine) evaluate(a *app, now time.Time) {
 		}
 	}
 	e.setWant(a, d.Launch, now)
-	e.probe(a)
+	if a.active != nil && len(a.active.ReadinessChecks) > 0 {
+		e.probe(a)
+	}
 	if d.Done {
 		e.done(a)
 	}
@@ -189,6 +207,38 @@ func (e *Engine) evaluate(a *app, now time.Time) {
 		e.drop(kindAppStatus, string(a.id))
 		delete(e.apps, a.id)
 		delete(e.wants, a.id)
+	}
+}
+
+// quick decides from counts.
+func (e *Engine) quick(a *app) (deployment.Decision, bool) {
+	switch {
+	case a.active == nil:
+		all := a.old.Plus(a.current)
+		return deployment.Decision{Done: all.Total == 0}, all.Living == 0
+	case a.mode == replacing:
+		return deployment.QuickReplace(bounds(a.active), a.old, a.current)
+	default:
+		return deployment.QuickResize(bounds(a.active), a.old.Plus(a.current))
+	}
+}
+
+// decide decides from the list of instances.
+func (e *Engine) decide(a *app) deployment.Decision {
+	switch {
+	case a.active == nil:
+		return deployment.End(a.view())
+	case a.mode == replacing:
+		return deployment.Replace(a.view())
+	default:
+		return deployment.Resize(a.view())
+	}
+}
+
+func bounds(def *marathon.App) deployment.View {
+	return deployment.View{
+		Target: int(def.Instances), OldestFirst: def.KillSelection == marathon.OldestFirst,
+		MinHealth: def.UpgradeStrategy.MinimumHealthCapacity, MaxOver: def.UpgradeStrategy.MaximumOverCapacity,
 	}
 }
 
@@ -203,15 +253,10 @@ func why(m mode) string {
 }
 
 // view is what the decider sees of an app.
-func (e *Engine) view(a *app) deployment.View {
+func (a *app) view() deployment.View {
 	v := deployment.View{}
-	var config string
 	if a.active != nil {
-		config = a.active.VersionInfo.LastConfigChangeAt
-		v.Target = int(a.active.Instances)
-		v.MinHealth = a.active.UpgradeStrategy.MinimumHealthCapacity
-		v.MaxOver = a.active.UpgradeStrategy.MaximumOverCapacity
-		v.OldestFirst = a.active.KillSelection == marathon.OldestFirst
+		v = bounds(a.active)
 	}
 	for _, i := range a.instances {
 		if i.inactive && a.active != nil {
@@ -224,7 +269,7 @@ func (e *Engine) view(a *app) deployment.View {
 		if a.active != nil {
 			in.Spread = launch.Spread(a.active.Constraints, i.rec.Place)
 		}
-		if i.rec.Config == config {
+		if !i.isOld {
 			v.Current = append(v.Current, in)
 		} else {
 			v.Old = append(v.Old, in)

@@ -15,8 +15,6 @@ package engine
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"log/slog"
 	mrand "math/rand/v2"
@@ -77,10 +75,10 @@ type Engine struct {
 	history     history
 	instances   map[string]*instance            // by instance id
 	tasks       map[string]*instance            // by task id
-	agents      map[string]map[string]*instance // by agent, then instance id
 	deployments map[string]*running
 	lockedBy    map[spec.AppID]string
 	dirty       map[spec.AppID]struct{}
+	later       []spec.AppID // dirty again after this turn
 	offers      map[string]*heldOffer
 	wants       map[spec.AppID]*app // that have instances to launch
 	flow        flow
@@ -97,7 +95,7 @@ func New(cfg Config) *Engine {
 		cfg: cfg, log: cfg.Log, Events: event.New(),
 		loaded: make(chan struct{}), wake: make(chan struct{}, 1), out: newOutbox(cfg.Store, cfg.Log),
 		tree: spec.NewTree(), apps: map[spec.AppID]*app{}, history: history{},
-		instances: map[string]*instance{}, tasks: map[string]*instance{}, agents: map[string]map[string]*instance{},
+		instances: map[string]*instance{}, tasks: map[string]*instance{},
 		deployments: map[string]*running{}, lockedBy: map[spec.AppID]string{}, dirty: map[spec.AppID]struct{}{},
 		offers: map[string]*heldOffer{}, wants: map[spec.AppID]*app{},
 	}
@@ -325,10 +323,3 @@ func (e *Engine) stamp() string {
 }
 
 func random(n uint64) uint64 { return mrand.Uint64N(n) }
-
-// newID returns 128 random bits as hexadecimal text.
-func newID() string {
-	var b [16]byte
-	_, _ = rand.Read(b[:]) // never fails
-	return hex.EncodeToString(b[:])
-}

@@ -9,11 +9,8 @@ import (
 	"dcos.example/dcos/runtime/api/marathon"
 	"dcos.example/dcos/runtime/fault"
 	"dcos.example/dcos/runtime/orchestrator/deployment"
-	"dcos.example/dcos/runtime/orchestrator/launch"
 	"dcos.example/dcos/runtime/orchestrator/spec"
 )
-
-var zeroDelay launch.Delay
 
 // CreateGroup adds a group that does not exist yet.
 func (e *Engine) CreateGroup(ctx context.Context, base spec.AppID, body []byte, force bool) (spec.AppID, marathon.DeploymentResult, error) {
@@ -70,7 +67,7 @@ func (e *Engine) UpdateGroup(ctx context.Context, id spec.AppID, body []byte, fo
 			return groupMissing(id)
 		case g.ScaleBy != nil:
 			if *g.ScaleBy < 0 {
-				return fault.New("scale group", fault.Invalid, errScaleMissing)
+				return fault.Newf("scale group", fault.Invalid, "scaleBy must be 0 or more")
 			}
 			c.Change = e.tree.Scale(id, *g.ScaleBy)
 			return nil

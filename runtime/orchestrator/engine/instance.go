@@ -33,6 +33,9 @@ type app struct {
 	instances   map[string]*instance
 	onAgent     map[string]int
 	counts      marathon.Counts
+	old         deployment.Tally // instances of other configurations than active's
+	current     deployment.Tally // instances of active's
+	rested      time.Time        // the next decision that costs much is made no sooner
 	lastFailure *marathon.TaskFailure
 	delay       launch.Delay
 	queue       queued
@@ -56,7 +59,9 @@ type instance struct {
 	silent   bool // not heard of since this term's subscription
 	probing  bool // a readiness probe runs
 	probed   *marathon.ReadinessResult
-	counted  marathon.Counts // its part of the app's counts
+	counted  marathon.Counts  // its part of the app's counts
+	tallied  deployment.Tally // and of its tallies
+	isOld    bool             // which of the two
 }
 
 func (i *instance) state() mesos.TaskState {
@@ -112,12 +117,6 @@ func (e *Engine) index(i *instance) {
 	e.tasks[i.rec.Task] = i
 	a.instances[i.rec.ID] = i
 	a.onAgent[i.rec.Agent]++
-	on := e.agents[i.rec.Agent]
-	if on == nil {
-		on = map[string]*instance{}
-		e.agents[i.rec.Agent] = on
-	}
-	on[i.rec.ID] = i
 	e.count(i)
 }
 
@@ -143,6 +142,49 @@ func (e *Engine) count(i *instance) {
 	a.counts.Healthy += now.Healthy - i.counted.Healthy
 	a.counts.Unhealthy += now.Unhealthy - i.counted.Unhealthy
 	i.counted = now
+	a.tally(i)
+}
+
+// tally brings the tallies up to date with i, in O(1).
+func (a *app) tally(i *instance) {
+	a.untally(i)
+	i.isOld = a.active == nil || i.rec.Config != a.active.VersionInfo.LastConfigChangeAt
+	if i.inactive && a.active != nil {
+		return // it is being replaced
+	}
+	i.tallied.Total = 1
+	if !i.stopping() {
+		i.tallied.Living = 1
+		if i.ready(a.active) {
+			i.tallied.Ready = 1
+		}
+	}
+	t := a.part(i)
+	*t = t.Plus(i.tallied)
+}
+
+func (a *app) untally(i *instance) {
+	t := a.part(i)
+	*t = t.Plus(deployment.Tally{Total: -i.tallied.Total, Living: -i.tallied.Living, Ready: -i.tallied.Ready})
+	i.tallied = deployment.Tally{}
+}
+
+func (a *app) part(i *instance) *deployment.Tally {
+	if i.isOld {
+		return &a.old
+	}
+	return &a.current
+}
+
+// activate changes the definition in effect. It costs O(instances).
+func (a *app) activate(def *marathon.App) {
+	if a.active == def {
+		return
+	}
+	a.active = def
+	for _, i := range a.instances {
+		a.tally(i)
+	}
 }
 
 // remove forgets an instance that has ended.
@@ -152,17 +194,13 @@ func (e *Engine) remove(i *instance) {
 	a.counts.Running -= i.counted.Running
 	a.counts.Healthy -= i.counted.Healthy
 	a.counts.Unhealthy -= i.counted.Unhealthy
+	a.untally(i)
 	delete(a.instances, i.rec.ID)
 	if a.onAgent[i.rec.Agent]--; a.onAgent[i.rec.Agent] <= 0 {
 		delete(a.onAgent, i.rec.Agent)
 	}
 	delete(e.instances, i.rec.ID)
 	delete(e.tasks, i.rec.Task)
-	if on := e.agents[i.rec.Agent]; on != nil {
-		if delete(on, i.rec.ID); len(on) == 0 {
-			delete(e.agents, i.rec.Agent)
-		}
-	}
 	e.drop(kindInstance, i.rec.ID)
 	e.drop(kindInstanceStatus, i.rec.ID)
 	e.markDirty(i.rec.App)
@@ -395,6 +433,7 @@ func (e *Engine) watchUnreachable(i *instance) {
 	e.timers.add(seconds(u.InactiveAfterSeconds), func(time.Time) {
 		if still() {
 			i.inactive = true
+			e.count(i)
 			e.markDirty(i.rec.App)
 		}
 	})
@@ -425,6 +464,7 @@ func (e *Engine) kill(i *instance, reason string) {
 	}
 	e.log.Info("killing", "task", i.rec.Task, "agent", i.rec.Agent, "why", reason)
 	i.rec.Stop = reason
+	e.count(i)
 	e.put(kindInstance, i.rec.ID, i.rec)
 	e.markDirty(i.rec.App)
 	e.retryKill(i, 0)

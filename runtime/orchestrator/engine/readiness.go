@@ -68,6 +68,7 @@ func (e *Engine) probeUntilReady(ctx context.Context, i *instance, c marathon.Re
 			i.probed = &result
 			if result.Ready {
 				i.st.Ready = true
+				e.count(i)
 				e.put(kindInstanceStatus, i.rec.ID, i.st)
 				e.markDirty(i.rec.App)
 				e.nudge()

@@ -169,7 +169,7 @@ func (e *Engine) loadApps(ctx context.Context) error {
 	}
 	for _, o := range objs {
 		e.tree.PutApp(&o.Spec)
-		e.app(spec.AppID(o.ID)).active = &o.Spec
+		e.app(spec.AppID(o.ID)).activate(&o.Spec)
 		e.saw(o.Spec.Version)
 	}
 	status, err := list[appStatusRecord](ctx, e, kindAppStatus)
