@@ -530,10 +530,12 @@ func (a *Agent) execCheck(ctx context.Context, t *task, c *mesos.CommandInfo) (i
 
 // end reports how a task has ended, after nothing of it is left.
 func (a *Agent) end(ctx context.Context, t *task, o outcome, killed bool, r killRequest) {
-	if ctx.Err() != nil {
+	if ctx.Err() != nil { // the agent stops: what it did not see yet it finds when it is back
 		return
 	}
-	cctx, cancel := context.WithTimeout(ctx, time.Minute)
+	// What has begun is finished, or a restart in the middle would report a
+	// task whose container is half gone.
+	cctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 	defer cancel()
 	if err := a.cleanUp(cctx, t); err != nil {
 		a.o.Log.Error("clean up after task", "task", t.key.Task, "error", err)
