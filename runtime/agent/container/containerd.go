@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"path"
+	"runtime"
 	"strconv"
 	"sync"
 	"syscall"
@@ -21,6 +22,7 @@ import (
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/containerd/v2/pkg/oci"
 	"github.com/containerd/errdefs"
+	"github.com/containerd/errdefs/pkg/errgrpc"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sync/singleflight"
 
@@ -41,6 +43,10 @@ type Options struct {
 	Log          *slog.Logger
 }
 
+// startsPerCPU bounds how many containers start at once. Starting is mostly
+// CPU work of short processes; more of them only wait for each other.
+const startsPerCPU = 4
+
 // Labels that this driver keeps for itself. The nerdctl ones let an operator
 // use `nerdctl --namespace dcos ps`, exec and inspect on a host.
 const (
@@ -60,6 +66,7 @@ type Containerd struct {
 	cgroups cgroupTree
 	clamp   clamp
 	pulls   singleflight.Group
+	starts  chan struct{} // holds one token per start under way
 
 	mu     sync.Mutex
 	images map[string]*image // by normal reference
@@ -88,7 +95,9 @@ func NewContainerd(ctx context.Context, o Options) (*Containerd, error) {
 	if _, err := client.Version(vctx); err != nil {
 		return nil, fault.Newf(op, fault.Unavailable, "%s: %w", o.Socket, errors.Join(err, client.Close()))
 	}
-	d := &Containerd{o: o, client: client, cgroups: detectCgroups(), images: make(map[string]*image), users: make(map[string]specs.User)}
+	d := &Containerd{o: o, client: client, cgroups: detectCgroups(), images: make(map[string]*image), users: make(map[string]specs.User),
+		starts: make(chan struct{}, startsPerCPU*runtime.NumCPU()),
+	}
 	d.clamp, err = detectClamp()
 	if err != nil {
 		return nil, fault.New(op, fault.Internal, errors.Join(err, client.Close()))
@@ -140,6 +149,12 @@ func (d *Containerd) Start(ctx context.Context, s Spec) (Running, error) {
 		}
 	}
 	opts = append(opts, containerd.WithNewSpec(specOpts...))
+	select {
+	case d.starts <- struct{}{}:
+		defer func() { <-d.starts }()
+	case <-ctx.Done():
+		return Running{}, fault.New(op, fault.Unavailable, context.Cause(ctx))
+	}
 	c, err := d.client.NewContainer(ctx, s.ID, opts...)
 	if errdefs.IsAlreadyExists(err) { // what is there belongs to another start
 		return Running{}, fault.New(op, fault.Exists, err)
@@ -372,6 +387,8 @@ func kind(err error) fault.Kind {
 	if f, ok := errors.AsType[*fault.Error](err); ok {
 		return f.Kind
 	}
+	// What an exit channel carries is still in gRPC's terms.
+	err = errgrpc.ToNative(err)
 	switch {
 	case errdefs.IsNotFound(err):
 		return fault.NotFound

@@ -31,7 +31,7 @@ func TestPull(t *testing.T) {
 	d := e.Driver(t)
 	srv := httptest.NewServer(registry.New())
 	host := strings.TrimPrefix(srv.URL, "http://")
-	push(t, srv.URL+"/v2/apps/tiny", "2", containerdtest.Tiny(t))
+	push(t, srv.URL+"/v2/apps/tiny", "2", e.Tiny(t))
 	run := func(image string) error {
 		id := uuid.NewString()
 		if _, err := d.Start(t.Context(), container.Spec{ID: id, Image: image}); err != nil {
@@ -158,4 +158,32 @@ func TestSurvive(t *testing.T) {
 	if x := <-exits; x.Signal != syscall.SIGKILL || x.Lost {
 		t.Errorf("exit %+v, want killed", x)
 	}
+}
+
+func BenchmarkStartRemove(b *testing.B) {
+	e := containerdtest.Start(b)
+	d := e.Driver(b)
+	one := func(b *testing.B, s container.Spec) {
+		b.Helper()
+		s.ID = uuid.NewString()
+		s.Limits = container.Limits{CPUs: 0.1, CPUQuota: 0.1, Memory: 64 << 20, Pids: 100}
+		if _, err := d.Start(b.Context(), s); err != nil {
+			b.Fatal(err)
+		}
+		b.StopTimer()
+		if err := d.Remove(b.Context(), s.ID); err != nil {
+			b.Fatal(err)
+		}
+		b.StartTimer()
+	}
+	b.Run("image", func(b *testing.B) {
+		for b.Loop() {
+			one(b, container.Spec{Image: containerdtest.Image, Cmd: []string{"sleep", "1000"}})
+		}
+	})
+	b.Run("host", func(b *testing.B) {
+		for b.Loop() {
+			one(b, container.Spec{Entrypoint: []string{"/bin/sleep"}, Cmd: []string{"1000"}})
+		}
+	})
 }

@@ -211,7 +211,7 @@ func member(root *os.Root, name string, m *zip.File, owner Owner) error {
 		}
 		return root.Symlink(string(to), name)
 	}
-	mode := m.Mode().Perm()
+	mode := m.Mode().Perm() &^ 0o022 // archives without Unix modes read as 0666
 	if mode == 0 {
 		mode = 0o644
 	}

@@ -19,7 +19,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -77,7 +76,7 @@ func Start(t testing.TB) *Engine {
 	if err := os.Mkdir(e.Images, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := archive(tiny(t), filepath.Join(e.Images, "tiny.tar")); err != nil {
+	if err := archive(e.tiny(t), filepath.Join(e.Images, "tiny.tar")); err != nil {
 		t.Fatal(err)
 	}
 	e.Up(t)
@@ -223,37 +222,21 @@ func (e *Engine) removeCgroups() error {
 	return errors.Join(errs...)
 }
 
-var built struct {
-	sync.Once
-	path string
-	err  error
-}
-
-// tiny builds the test program once per test binary.
-func tiny(t testing.TB) string {
+// tiny builds the test program.
+func (e *Engine) tiny(t testing.TB) string {
 	t.Helper()
-	built.Do(func() {
-		dir, err := os.MkdirTemp("", "dct3-tiny-")
-		if err != nil {
-			built.err = err
-			return
-		}
-		built.path = filepath.Join(dir, "tiny")
-		cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", built.path, "dcos.example/dcos/runtime/agent/container/containerdtest/tiny")
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			built.err = fmt.Errorf("%w: %s", err, out)
-		}
-	})
-	if built.err != nil {
-		t.Fatal(built.err)
+	file := filepath.Join(e.Dir, "tiny")
+	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", file, "dcos.example/dcos/runtime/agent/container/containerdtest/tiny")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build tiny: %v: %s", err, out)
 	}
-	return built.path
+	return file
 }
 
 // archive writes an image that holds one program and a user "app".
 func archive(program, out string) error {
-	img, err := NewImage(program)
+	img, err := newImage(program)
 	if err != nil {
 		return err
 	}
@@ -265,17 +248,17 @@ func archive(program, out string) error {
 }
 
 // Tiny returns the test image for pushing it to a registry.
-func Tiny(t testing.TB) v1.Image {
+func (e *Engine) Tiny(t testing.TB) v1.Image {
 	t.Helper()
-	img, err := NewImage(tiny(t))
+	img, err := newImage(filepath.Join(e.Dir, "tiny"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return img
 }
 
-// NewImage makes an image whose entrypoint is the program at path.
-func NewImage(path string) (v1.Image, error) {
+// newImage makes an image whose entrypoint is the program at path.
+func newImage(path string) (v1.Image, error) {
 	b, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
