@@ -319,3 +319,27 @@ func (m *master) spread() map[string]int {
 	m.each(func(_ string, t *mtask) { out[t.agent.host]++ })
 	return out
 }
+
+func (m *master) launches() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.launched)
+}
+
+func (m *master) living() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.tasks)
+}
+
+func (m *master) id() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.framework.GetId().GetValue()
+}
+
+func (m *master) called(t scheduler.Call_Type) int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.calls[t]
+}

@@ -67,14 +67,14 @@ type Engine struct {
 	wake   chan struct{}
 	out    *outbox
 	probes sync.WaitGroup
-	ctx    context.Context // of Run; probes and nothing else outlive a call in it
+	ctx    context.Context // of Run, for what outlives a call: probes; it tells failure from the end
 
 	mu          sync.Mutex
 	tree        *spec.Tree
 	apps        map[spec.AppID]*app
 	history     history
-	instances   map[string]*instance            // by instance id
-	tasks       map[string]*instance            // by task id
+	instances   map[string]*instance // by instance id
+	tasks       map[string]*instance // by task id
 	deployments map[string]*running
 	lockedBy    map[spec.AppID]string
 	dirty       map[spec.AppID]struct{}
@@ -302,7 +302,7 @@ func (e *Engine) dirtyAll() {
 // call makes a call once everything staged so far is stored.
 func (e *Engine) call(c *scheduler.Call) {
 	e.out.after(func(ctx context.Context) {
-		if err := e.client.Call(ctx, c); err != nil && ctx.Err() == nil {
+		if err := e.client.Call(ctx, c); err != nil && e.ctx.Err() == nil {
 			// What was to be told to the master is told again by
 			// reconciliation, by kill retries, or with the next revive.
 			e.log.Warn("call to the master", "call", c.GetType().String(), "err", err)

@@ -223,7 +223,7 @@ func (e *Engine) update(s *mesos.TaskStatus) {
 		return
 	}
 	e.out.after(func(ctx context.Context) {
-		if err := e.client.Acknowledge(ctx, s); err != nil && ctx.Err() == nil {
+		if err := e.client.Acknowledge(ctx, s); err != nil && e.ctx.Err() == nil {
 			e.log.Warn("acknowledge status", "task", s.GetTaskId().GetValue(), "err", err)
 		}
 	})

@@ -207,7 +207,7 @@ func (e *Engine) accept(o launch.Offer, tasks []*mesos.TaskInfo, started []*inst
 	}
 	e.out.after(func(ctx context.Context) {
 		err := e.client.Call(ctx, c)
-		if err == nil || ctx.Err() != nil {
+		if err == nil || e.ctx.Err() != nil {
 			return
 		}
 		// Should the master have taken the call after all, the tasks are
@@ -265,7 +265,7 @@ func (e *Engine) revive() {
 	epoch := e.flow.epoch
 	e.out.after(func(ctx context.Context) {
 		err := e.client.Call(ctx, &scheduler.Call{Type: scheduler.Call_REVIVE.Enum(), Revive: &scheduler.Call_Revive{}})
-		if err == nil || ctx.Err() != nil {
+		if err == nil || e.ctx.Err() != nil {
 			return
 		}
 		e.log.Warn("ask for offers", "err", err)

@@ -28,14 +28,17 @@ type batch struct {
 
 func newBatch() *batch { return &batch{index: map[state.Key]int{}, done: make(chan struct{})} }
 
-// outbox is the only writer of the orchestrator's records.
+// outbox is the only writer of the orchestrator's records. Calls are made by a
+// goroutine of their own, so that a slow master does not hold up the store.
 type outbox struct {
 	store state.Backend
 	log   *slog.Logger
 	wake  chan struct{}
+	ring  chan struct{} // wakes the caller
 
 	mu     sync.Mutex
 	next   *batch
+	due    []func(context.Context) // calls whose records are stored
 	failed error         // why nothing will be written any more
 	broken chan struct{} // closed with failed
 
@@ -44,7 +47,7 @@ type outbox struct {
 
 func newOutbox(store state.Backend, log *slog.Logger) *outbox {
 	return &outbox{
-		store: store, log: log, wake: make(chan struct{}, 1), next: newBatch(),
+		store: store, log: log, wake: make(chan struct{}, 1), ring: make(chan struct{}, 1), next: newBatch(),
 		broken: make(chan struct{}), revs: map[state.Key]state.Rev{},
 	}
 }
@@ -101,7 +104,12 @@ func (o *outbox) wait(ctx context.Context, done <-chan struct{}) error {
 // run commits until ctx ends or a commit fails for good: another leader has
 // written, or the store refuses.
 func (o *outbox) run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var caller sync.WaitGroup
+	caller.Go(func() { o.makeCalls(ctx) })
 	err := o.loop(ctx)
+	cancel()
+	caller.Wait()
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.failed = err
@@ -134,8 +142,38 @@ func (o *outbox) loop(ctx context.Context) error {
 			ops = ops[n:]
 		}
 		close(b.done)
-		for _, f := range b.calls {
-			f(ctx)
+		o.mu.Lock()
+		o.due = append(o.due, b.calls...)
+		o.mu.Unlock()
+		select {
+		case o.ring <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// callTimeout is how long the master may take to answer one call.
+const callTimeout = 10 * time.Second
+
+// makeCalls makes the calls that are due, in order, until ctx ends.
+func (o *outbox) makeCalls(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-o.ring:
+		}
+		o.mu.Lock()
+		due := o.due
+		o.due = nil
+		o.mu.Unlock()
+		for _, f := range due {
+			if ctx.Err() != nil {
+				return
+			}
+			call, cancel := context.WithTimeout(ctx, callTimeout)
+			f(call)
+			cancel()
 		}
 	}
 }
