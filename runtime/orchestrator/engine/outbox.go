@@ -39,8 +39,8 @@ type outbox struct {
 	mu     sync.Mutex
 	next   *batch
 	due    []func(context.Context) // calls whose records are stored
-	failed error         // why nothing will be written any more
-	broken chan struct{} // closed with failed
+	failed error                   // why nothing will be written any more
+	broken chan struct{}           // closed with failed
 
 	revs map[state.Key]state.Rev // as committed; used by run alone once it runs
 }
