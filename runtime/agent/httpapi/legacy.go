@@ -26,7 +26,7 @@ func model(r resource.Resources) object {
 			have, _ := out[name].(float64)
 			out[name] = have + it.Scalar().Float()
 		case resource.KindRanges:
-			out[name] = strings.ReplaceAll(r.Ranges(name).String(), ",", ", ")
+			out[name] = r.Ranges(name).String()
 		default:
 			out[name] = "{" + strings.Join(it.Set(), ", ") + "}"
 		}
