@@ -144,7 +144,6 @@ type change struct {
 	resource *Resource
 	token    string
 	err      string
-	partial  bool
 	at       time.Time
 }
 

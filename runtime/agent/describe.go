@@ -313,8 +313,10 @@ func (b *builder) linux() {
 		s.Rlimits = append(s.Rlimits, l)
 	}
 	li := c.GetLinuxInfo()
-	for _, cap := range append(li.GetEffectiveCapabilities().GetCapabilities(), li.GetCapabilityInfo().GetCapabilities()...) {
-		s.CapAdd = append(s.CapAdd, cap.String())
+	//lint:ignore SA1019 frameworks still set the older field
+	older := li.GetCapabilityInfo()
+	for _, c := range slices.Concat(li.GetEffectiveCapabilities().GetCapabilities(), older.GetCapabilities()) {
+		s.CapAdd = append(s.CapAdd, c.String())
 	}
 	if n := li.GetShmSize(); n > 0 {
 		s.ShmSize = int64(n) << 20

@@ -34,7 +34,6 @@ type killRequest struct {
 	state   *mesos.TaskState
 	reason  *mesos.TaskStatus_Reason
 	message string
-	healthy *bool
 }
 
 // task is one task on this agent. Fields above mu do not change.

@@ -29,10 +29,12 @@ func newAgent(a *master.Response_GetAgents_Agent) *Agent {
 	}
 	for _, r := range total {
 		role := ""
+		//lint:ignore SA1019 a master may answer in the form before reservation refinement
+		old := r.Role
 		if n := len(r.GetReservations()); n > 0 {
 			role = r.GetReservations()[n-1].GetRole()
-		} else if r.Role != nil && r.GetRole() != "*" {
-			role = r.GetRole()
+		} else if old != nil && *old != "*" {
+			role = *old
 		}
 		if role != "" {
 			out.Roles = append(out.Roles, role)

@@ -225,7 +225,7 @@ func (s *Service) follow(ctx context.Context, connected func()) error {
 func (s *Service) note(ch state.Change) error {
 	var u User
 	if ch.Value != nil {
-		obj, err := state.Decode[User](state.Record{Key: ch.Key, Rev: ch.Rev, Value: ch.Value})
+		obj, err := state.Decode[User](state.Record(ch))
 		if err != nil {
 			return err
 		}

@@ -22,6 +22,8 @@ import (
 	"dcos.example/dcos/runtime/state/memory"
 )
 
+//lint:file-ignore SA1019 Frameworks without the newer capabilities use the older fields.
+
 var formats = []wire.Format{wire.JSON, wire.Protobuf}
 
 const small = "cpus:4;mem:1024;disk:1000;ports:[31000-31009]"

@@ -47,7 +47,6 @@ type agent struct {
 	free     resource.Resources
 	attrs    []*mesos.Attribute
 	offered  bool
-	refused  resource.Resources // filtered until freed or revived
 	filtered bool
 	away     bool
 }

@@ -13,6 +13,8 @@ import (
 	"dcos.example/dcos/runtime/fault"
 )
 
+//lint:file-ignore SA1019 Reads and writes the form before reservation refinement, too.
+
 // seal computes m's canonical key and returns it, or nil when m is empty.
 func seal(m meta) *meta {
 	m.key, m.atomic = "", false

@@ -13,6 +13,8 @@ import (
 	"dcos.example/dcos/runtime/resource"
 )
 
+//lint:file-ignore SA1019 Tests the form before reservation refinement, too.
+
 func scalar(name string, v float64, edit func(*mesos.Resource)) *mesos.Resource {
 	p := &mesos.Resource{Name: proto.String(name), Type: mesos.Value_SCALAR.Enum(), Scalar: &mesos.Value_Scalar{Value: proto.Float64(v)}}
 	if edit != nil {

@@ -101,6 +101,7 @@ func agentNode(ag *master.Response_GetAgents_Agent) node {
 	n := node{Hostname: info.GetHostname(), IP: pidIP(ag.GetPid()), ID: info.GetId().GetValue(), Type: "agent (private)", Status: "ACTIVE"}
 	n.Region, n.Zone = domain(info.GetDomain())
 	public := func(r *mesos.Resource) bool {
+		//lint:ignore SA1019 a master may answer in the form before reservation refinement
 		return r.GetRole() == "slave_public" || slices.ContainsFunc(r.GetReservations(), func(res *mesos.Resource_ReservationInfo) bool { return res.GetRole() == "slave_public" })
 	}
 	attribute := func(at *mesos.Attribute) bool {

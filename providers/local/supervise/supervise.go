@@ -549,7 +549,7 @@ func (s *Supervisor) gone(sv *service, ok bool) {
 		if sv.state == Active && time.Since(sv.since) >= stableAfter {
 			sv.quick = 0
 		}
-		pause := max(sv.unit.RestartSec, min(sv.unit.RestartSec<<min(sv.quick, 10), maxBackoff))
+		pause := max(sv.unit.RestartDelay, min(sv.unit.RestartDelay<<min(sv.quick, 10), maxBackoff))
 		sv.quick++
 		sv.restarts++
 		s.to(sv, again)

@@ -66,7 +66,7 @@ type Unit struct {
 	EnvironmentFile []string // a leading "-" means: may be missing
 	WorkingDir      string
 	Restart         Restart
-	RestartSec      time.Duration
+	RestartDelay    time.Duration
 	StartTimeout    time.Duration // 0: for ever
 	StopTimeout     time.Duration // 0: for ever
 	RemainAfterExit bool
@@ -104,7 +104,7 @@ func (p *parser) bad(format string, args ...any) {
 // Parse reads the unit file called name. The error lists every problem.
 func Parse(name, text string) (Unit, error) {
 	p := &parser{u: Unit{
-		Name: name, Type: Simple, Restart: RestartNo, RestartSec: 100 * time.Millisecond,
+		Name: name, Type: Simple, Restart: RestartNo, RestartDelay: 100 * time.Millisecond,
 		StartTimeout: 90 * time.Second, StopTimeout: 90 * time.Second, Kill: KillGroup,
 	}}
 	section := ""
@@ -207,7 +207,7 @@ func (p *parser) set(section, key, value string) {
 func (p *parser) setOther(key, value string) {
 	u := &p.u
 	durations := map[string][]*time.Duration{
-		"RestartSec": {&u.RestartSec}, "TimeoutStartSec": {&u.StartTimeout},
+		"RestartSec": {&u.RestartDelay}, "TimeoutStartSec": {&u.StartTimeout},
 		"TimeoutStopSec": {&u.StopTimeout}, "TimeoutSec": {&u.StartTimeout, &u.StopTimeout},
 	}
 	if into, ok := durations[key]; ok {

@@ -52,7 +52,7 @@ func TestParse(t *testing.T) {
 		EnvironmentFile: []string{"-/etc/default/dcos"},
 		StartPre:        []unit.Command{{Argv: []string{"/bin/mkdir", "-p", "/var/lib/with space"}, IgnoreFailure: true}},
 		Start:           unit.Command{Argv: []string{"/opt/dcos/current/bin/containerd", "--config", "/etc/dcos/containerd.toml", "--log-level=100%"}},
-		Restart:         unit.RestartAlways, RestartSec: 500 * time.Millisecond,
+		Restart:         unit.RestartAlways, RestartDelay: 500 * time.Millisecond,
 		StartTimeout: 90 * time.Second, StopTimeout: 90 * time.Second, Kill: unit.KillProcess,
 		Limits:   map[string]uint64{"NOFILE": unit.Unlimited, "NPROC": 64},
 		Warnings: []string{"line 22: PrivateTmp is not honoured on a local host"},

@@ -117,6 +117,7 @@ func frameworksJSON(v View, keep func(Task) bool) []object {
 		if len(f.info.GetRoles()) > 0 {
 			o["roles"] = f.info.GetRoles()
 		} else {
+			//lint:ignore SA1019 the field of frameworks without MULTI_ROLE
 			o["role"] = f.info.GetRole()
 		}
 		live, done := []object{}, []object{}

@@ -20,6 +20,8 @@ import (
 	"dcos.example/dcos/runtime/fault"
 )
 
+//lint:file-ignore SA1019 The nested-container calls are what older clients send.
+
 const (
 	typeRecordIO = "application/recordio"
 	maxBody      = 16 << 20

@@ -210,6 +210,7 @@ func newFramework(f core.FrameworkView) framework {
 	if validate.HasCapability(f.Info, mesos.FrameworkInfo_Capability_MULTI_ROLE) {
 		m.Roles = f.Roles
 	} else {
+		//lint:ignore SA1019 the field of frameworks without MULTI_ROLE
 		m.Role = new(f.Info.GetRole())
 	}
 	for _, e := range f.Executors {

@@ -13,6 +13,8 @@ import (
 	"dcos.example/dcos/runtime/resource"
 )
 
+//lint:file-ignore SA1019 Frameworks without MULTI_ROLE have one role, in the older field.
+
 // ID checks an identifier that ends up in paths.
 func ID(id string) error {
 	switch {

@@ -205,7 +205,7 @@ func (c *call) appTasks(segs []string) {
 	}
 	switch c.r.Method {
 	case http.MethodGet, http.MethodHead:
-		tasks := []marathon.Task{}
+		var tasks []marathon.Task
 		if group {
 			tasks = c.e.Tasks(app, func(marathon.Task) bool { return true })
 		} else {
