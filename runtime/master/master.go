@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -27,7 +26,6 @@ import (
 	"dcos.example/dcos/runtime/master/httpapi"
 	"dcos.example/dcos/runtime/master/legacy"
 	"dcos.example/dcos/runtime/master/registry"
-	"dcos.example/dcos/runtime/pki"
 	"dcos.example/dcos/runtime/state"
 )
 
@@ -105,8 +103,8 @@ func (m *Master) Run(ctx context.Context, store state.Backend) error {
 		Reregister: time.Duration(cfg.AgentReregister), Now: m.opt.Now,
 	}, reg, m.opt.Log)
 	t := &term{core: c, routes: map[string]http.Handler{
-		"/api/v1/scheduler":       httpapi.Scheduler(c),
-		"/api/v1":                 httpapi.Operator(c, m.self),
+		"/api/v1/scheduler":       notForAgents(httpapi.Scheduler(c)),
+		"/api/v1":                 httpapi.Operator(c, m.self, mayChange),
 		"/agentlink/v1/subscribe": m.agentsOnly(httpapi.AgentSubscribe(c, time.Duration(cfg.AgentPing))),
 		"/agentlink/v1/call":      m.agentsOnly(httpapi.AgentCall(c)),
 	}}
@@ -149,21 +147,6 @@ func (m *Master) info() *mesos.MasterInfo {
 		Version: proto.String(about.MesosVersion),
 		Address: &mesos.Address{Hostname: proto.String(host.Name), Ip: proto.String(addr), Port: proto.Int32(config.PortMaster)},
 	}
-}
-
-// agentsOnly refuses who has no agent's certificate.
-func (m *Master) agentsOnly(h http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		ok := m.opt.PlainAgents
-		if r.TLS != nil && len(r.TLS.VerifiedChains) > 0 {
-			ok = slices.Contains(r.TLS.PeerCertificates[0].Subject.OrganizationalUnit, string(pki.RoleAgent))
-		}
-		if !ok {
-			http.Error(w, "only agents may use this link", http.StatusForbidden)
-			return
-		}
-		h.ServeHTTP(w, r)
-	})
 }
 
 // Handler serves every route of the master, bare and below /master, whether it

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/netip"
 	"strconv"
 	"time"
 
@@ -108,6 +109,9 @@ func (c *Core) SubscribeAgent(ctx context.Context, sub *agentlink.Subscribe) (ta
 		id = c.newAgentID()
 		info.Id = &mesos.AgentID{Value: proto.String(string(id))}
 	}
+	if !c.atHome(id, sub.GetEndpoint()) {
+		return "", nil, fault.Newf(op, fault.Denied, "agent %s is registered at another address", id)
+	}
 	if err := c.reg.Admit(ctx, now, info, sub.GetVersion()); fault.Is(err, fault.Denied) {
 		stream.Send(c.registered(info.Id)) // always the first record
 		stream.Send(&agentlink.Downlink{Shutdown: &agentlink.Shutdown{Message: proto.String("agent was marked gone")}})
@@ -175,6 +179,20 @@ func (c *Core) SubscribeAgent(ctx context.Context, sub *agentlink.Subscribe) (ta
 	c.log.Info("agent subscribed", "agent", id, "host", info.GetHostname(), "tasks", len(sub.Tasks), "new", !known)
 	c.changed()
 	return id, stream, nil
+}
+
+// atHome reports whether agent id, if it is registered, was at the host of
+// endpoint before. Else any agent could take over another's tasks by its id.
+func (c *Core) atHome(id task.AgentID, endpoint string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	a, ok := c.agents[id]
+	if !ok || a.endpoint == "" || a.endpoint == endpoint {
+		return true
+	}
+	was, err1 := netip.ParseAddrPort(a.endpoint)
+	is, err2 := netip.ParseAddrPort(endpoint)
+	return err1 == nil && err2 == nil && was.Addr() == is.Addr()
 }
 
 func (c *Core) registered(id *mesos.AgentID) *agentlink.Downlink {

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"net/http"
+	"net/netip"
 	"time"
 
 	"dcos.example/dcos/runtime/api/agentlink"
@@ -18,6 +19,10 @@ func AgentSubscribe(c *core.Core, ping time.Duration) http.Handler {
 		if format, ok := decode(w, r, sub); !ok || !onlyProtobuf(w, format) {
 			return
 		}
+		if !ownEndpoint(r, sub.GetEndpoint()) {
+			fail(w, http.StatusForbidden, "endpoint %q is not at an address that the agent's certificate names", sub.GetEndpoint())
+			return
+		}
 		id, stream, err := c.SubscribeAgent(r.Context(), sub)
 		if err != nil {
 			failWith(w, err)
@@ -26,6 +31,18 @@ func AgentSubscribe(c *core.Core, ping time.Duration) http.Handler {
 		_ = stream.Serve(r.Context(), w, ping, core.PingDownlink()) // its end is what counts
 		c.AgentDisconnected(id, stream)
 	})
+}
+
+// ownEndpoint reports whether endpoint is the caller's own: masters connect to
+// it, and an agent that returns at another's endpoint replaces that agent.
+// Without TLS nothing is known; the caller of this package decides who may
+// come so.
+func ownEndpoint(r *http.Request, endpoint string) bool {
+	if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 {
+		return true
+	}
+	at, err := netip.ParseAddrPort(endpoint)
+	return err == nil && r.TLS.VerifiedChains[0][0].VerifyHostname(at.Addr().String()) == nil
 }
 
 // AgentCall serves POST /agentlink/v1/call.

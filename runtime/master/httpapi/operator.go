@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 
 	"google.golang.org/protobuf/proto"
 
@@ -18,8 +19,9 @@ import (
 	"dcos.example/dcos/runtime/task"
 )
 
-// Operator serves POST /api/v1.
-func Operator(c *core.Core, self about.About) http.Handler {
+// Operator serves POST /api/v1. Calls that change the cluster are 403 for
+// callers that mayChange refuses.
+func Operator(c *core.Core, self about.About, mayChange func(*http.Request) bool) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		call := new(master.Call)
 		if _, ok := decode(w, r, call); !ok {
@@ -27,6 +29,10 @@ func Operator(c *core.Core, self about.About) http.Handler {
 		}
 		if msg := checkOperatorCall(call); msg != "" {
 			fail(w, http.StatusBadRequest, "Failed to validate master::Call: %s", msg)
+			return
+		}
+		if !reads(call.GetType()) && !mayChange(r) {
+			fail(w, http.StatusForbidden, "an agent's certificate does not allow %s", call.GetType())
 			return
 		}
 		switch call.GetType() {
@@ -45,6 +51,16 @@ func Operator(c *core.Core, self about.About) http.Handler {
 			reply(w, r, answer)
 		}
 	})
+}
+
+// reads reports whether a call of this type changes nothing. What is not known
+// here counts as a change.
+func reads(t master.Call_Type) bool {
+	switch t {
+	case master.Call_SUBSCRIBE, master.Call_LIST_FILES, master.Call_READ_FILE:
+		return true
+	}
+	return strings.HasPrefix(t.String(), "GET_")
 }
 
 func checkOperatorCall(call *master.Call) string {
