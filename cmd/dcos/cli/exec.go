@@ -27,6 +27,9 @@ import (
 	"dcos.example/dcos/runtime/fault"
 )
 
+// notStarted is how shells say that there is no such program.
+const notStarted exitStatus = 127
+
 const (
 	recordIO = "application/recordio"
 	// heartbeat keeps proxies between here and the agent from dropping an
@@ -123,8 +126,13 @@ func (s *session) run(ctx context.Context) error {
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode/100 != 2 {
-		cancel()
-		return s.cl.Refused(op, resp)
+		err := s.cl.Refused(op, resp)
+		cancel() // not before the answer was read
+		if fault.Is(err, fault.Invalid) {
+			fmt.Fprintln(s.app.Stderr, "dcos:", err)
+			return notStarted
+		}
+		return err
 	}
 	var wg sync.WaitGroup
 	defer wg.Wait()

@@ -53,16 +53,35 @@ func (d *Containerd) Exec(ctx context.Context, id string, cmd Command) (Process,
 	if p.exit, err = p.Process.Wait(ctx); err == nil {
 		err = p.Process.Start(ctx)
 	}
+	p.started() // or what waits for it would wait forever
 	if err != nil {
-		return nil, fault.New(op, kind(err), errorsJoin(err, p.Close(context.WithoutCancel(ctx))))
+		err = errorsJoin(err, p.Close(context.WithoutCancel(ctx)))
+		if why, ok := notRunnable(err); ok {
+			return nil, fault.Newf("start "+cmd.Args[0], fault.Invalid, "%s", why)
+		}
+		return nil, fault.New(op, kind(err), err)
 	}
-	p.started()
 	if cmd.TTY && cmd.Rows > 0 {
 		if err := p.Resize(ctx, cmd.Rows, cmd.Cols); err != nil {
 			d.o.Log.Debug("set window size", "container", id, "error", err)
 		}
 	}
 	return p, nil
+}
+
+// notRunnable finds in runc's words why a program cannot be executed, which is
+// the caller's mistake. runc has no code for it: its shim passes text on.
+func notRunnable(err error) (why string, ok bool) {
+	_, program, ok := strings.Cut(err.Error(), ": exec: ")
+	if !ok {
+		return "", false
+	}
+	for _, why := range []string{"executable file not found", "no such file or directory", "permission denied", "is a directory"} {
+		if strings.Contains(program, why) {
+			return why, true
+		}
+	}
+	return "", false
 }
 
 func errorsJoin(err, other error) error {

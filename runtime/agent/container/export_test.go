@@ -1,0 +1,4 @@
+package container
+
+// NotRunnable is for tests.
+var NotRunnable = notRunnable
