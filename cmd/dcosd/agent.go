@@ -61,7 +61,7 @@ func runAgent(ctx context.Context, cfg config.Agent, log *slog.Logger) error {
 	g.Go(func() error {
 		return server.Run(ctx, log,
 			server.Endpoint{Name: "agent", Listener: public, TLS: creds.ServerTLS(true), Handler: pki.RequireRole(a.Handler(), pki.RoleMaster)},
-			server.Endpoint{Name: "agent loopback", Listener: private, Handler: a.Handler()},
+			server.Endpoint{Name: "agent loopback", Listener: private, Handler: a.LocalHandler()},
 		)
 	})
 	return g.Wait()

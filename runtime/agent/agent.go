@@ -155,6 +155,10 @@ func New(o Options) (*Agent, error) {
 // Handler serves the agent's API, from New on.
 func (a *Agent) Handler() http.Handler { return a.handler }
 
+// LocalHandler is the part of it for callers on this host that nobody vouches
+// for.
+func (a *Agent) LocalHandler() http.Handler { return httpapi.Views(a.handler) }
+
 // Run runs the agent until ctx ends, and then leaves all tasks running. It
 // returns ErrShutdown when the master removed the agent.
 func (a *Agent) Run(ctx context.Context) error {
@@ -376,7 +380,7 @@ func (a *Agent) registered(r *agentlink.Registered) error {
 	a.mu.Unlock()
 	a.files.Attach("/frameworks", filepath.Join(a.layout.Agent(id), "frameworks"))
 	a.files.Attach(a.layout.Agents(), a.layout.Agents())
-	a.o.Log.Info("registered", "agent", id, "master", a.link.Leader())
+	a.o.Log.Info("registered", "id", id, "master", a.link.Leader())
 	a.updates.Resend()
 	return nil
 }

@@ -96,6 +96,21 @@ func New(src Source, tree *files.Tree, log *slog.Logger) http.Handler {
 	return mux
 }
 
+// Views limits h to what anybody on the host may see, which includes tasks in
+// the host's network: numbers and lists. Files of sandboxes, and the operator
+// API, by which commands are run in any container, stay with those whom the
+// cluster knows.
+func Views(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		reads := r.Method == http.MethodGet || r.Method == http.MethodHead
+		if !reads || strings.HasPrefix(r.URL.Path, "/files/") {
+			http.Error(w, "Loopback shows views only; the rest is behind the gateway, at /agent/<id>/, for users with a token.", http.StatusForbidden)
+			return
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
 // executor answers the API that executors would use.
 func (a *api) executor(w http.ResponseWriter, _ *http.Request) {
 	http.Error(w, "This agent has no executor API: it runs commands and images itself.", http.StatusNotImplemented)

@@ -122,6 +122,27 @@ func TestLegacy(t *testing.T) {
 	}
 }
 
+func TestViews(t *testing.T) {
+	h := httpapi.Views(httpapi.New(source{}, files.New(), slog.New(slog.DiscardHandler)))
+	for request, want := range map[string]int{
+		"GET /state":                200,
+		"GET /slave(1)/state":       200,
+		"HEAD /health":              200,
+		"GET /files/debug":          403,
+		"GET /files/read?path=/box": 403,
+		"POST /api/v1":              403,
+		"POST /slave(1)/api/v1":     403,
+		"GET //files/debug":         301, // to the path that is refused
+	} {
+		method, path, _ := strings.Cut(request, " ")
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest(method, "http://a"+path, nil))
+		if w.Code/100 != want/100 || want == 403 && w.Code != 403 {
+			t.Errorf("%s: %d, want %d", request, w.Code, want)
+		}
+	}
+}
+
 func TestNegotiation(t *testing.T) {
 	const health = `{"type":"GET_HEALTH"}`
 	const js, pb, rec = "application/json", "application/x-protobuf", "application/recordio"
