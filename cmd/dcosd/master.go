@@ -77,8 +77,7 @@ func ensemble(cfg config.Master, certFile string) etcd.Options {
 		Token: cfg.Cluster.ID, DataDir: cfg.DataDir,
 		Heartbeat: time.Duration(cfg.HeartbeatInterval), Election: time.Duration(cfg.ElectionTimeout),
 		CertFile: certFile, KeyFile: certFile, CAFile: config.CACertFile,
-		// Only masters' certificates carry this name.
-		PeerNames: []string{"master.mesos"},
+		PeerNames: []string{pki.MasterName},
 	}
 	for _, m := range cfg.Cluster.Masters {
 		p := etcd.Peer{Name: m.Name, Addr: netip.AddrPortFrom(m.Addr, config.PortEtcdPeer)}

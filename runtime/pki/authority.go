@@ -234,15 +234,31 @@ func (a *Authority) sign(pub crypto.PublicKey, r Request) ([]byte, error) {
 	return der, nil
 }
 
+// MasterName is in the certificate of every master and of no other host, for
+// peers that can check a name but no role.
+const MasterName = "master.mesos"
+
 // MasterRequest is what a master's certificate says: its own name and
 // address, the names clients reach masters by, and loopback.
 func MasterRequest(name string, addr netip.Addr) Request {
 	return Request{
 		Role:  RoleMaster,
 		Name:  name,
-		Names: []string{"localhost", "leader.mesos", "master.mesos", "leader.dcos.thisdcos.directory", "master.dcos.thisdcos.directory"},
+		Names: []string{"localhost", "leader.mesos", MasterName, "leader.dcos.thisdcos.directory", "master.dcos.thisdcos.directory"},
 		Addrs: []netip.Addr{addr, netip.MustParseAddr("127.0.0.1")},
 	}
+}
+
+// reserved reports whether a host may not be called name: the cluster's own
+// domains are for masters and for what the cluster's DNS says.
+func reserved(name string) bool {
+	name = strings.ToLower(name)
+	for _, domain := range []string{"mesos", "thisdcos.directory", "localhost"} {
+		if name == domain || strings.HasSuffix(name, "."+domain) {
+			return true
+		}
+	}
+	return false
 }
 
 // Fingerprint is the SHA-256 of a PEM certificate, in the form people compare

@@ -10,6 +10,9 @@ import (
 	"testing"
 )
 
+// Reserved is exported for the test that compares it with MasterRequest.
+var Reserved = reserved
+
 // NewCSR makes a key and a signing request for name.
 func NewCSR(t *testing.T, name string) (csrPEM string, key *ecdsa.PrivateKey) {
 	t.Helper()

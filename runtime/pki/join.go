@@ -54,7 +54,8 @@ var hostName = regexp.MustCompile(`^[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?(
 // proves that it belongs to the cluster by the join token or, on a connection
 // that ServerTLS accepted, by its present certificate. The certificate is for
 // the name the host gives and for the address it calls from, and nothing
-// else, so that one host cannot obtain a certificate for another's address.
+// else, so that one host cannot obtain a certificate for another's address,
+// nor for a name that only masters have.
 func SignHandler(a *Authority, joinToken string, log *slog.Logger) http.Handler {
 	want := sha256.Sum256([]byte(joinToken))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -76,6 +77,11 @@ func SignHandler(a *Authority, joinToken string, log *slog.Logger) http.Handler 
 		name := csr.Subject.CommonName
 		if !hostName.MatchString(name) || len(name) > 253 {
 			reply(w, http.StatusBadRequest, signError{"common name of the signing request is not a host name"})
+			return
+		}
+		if reserved(name) {
+			log.Warn("signing request refused", "name", name, "remote", r.RemoteAddr)
+			reply(w, http.StatusBadRequest, signError{name + " is in a domain of the cluster itself: no host may have that name"})
 			return
 		}
 		got := sha256.Sum256([]byte(body.Token))

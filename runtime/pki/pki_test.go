@@ -342,6 +342,35 @@ func TestRenewByCertificate(t *testing.T) {
 
 func quote(s string) string { return `"` + strings.ReplaceAll(s, "\n", `\n`) + `"` }
 
+// etcd tells masters by a name, and browsers know masters by names: whoever
+// has the token must not obtain one.
+func TestClusterNamesAreNotSigned(t *testing.T) {
+	a := authority(t)
+	addr := signer(t, a, "s3cret")
+	tr := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: a.Pool()}}
+	t.Cleanup(tr.CloseIdleConnections)
+	for name, want := range map[string]int{
+		pki.MasterName: 400, "LEADER.mesos": 400, "mesos": 400, "localhost": 400, "x.localhost": 400,
+		"leader.dcos.thisdcos.directory": 400, "mesos.example": 200, "notmesos": 200,
+	} {
+		csr, _ := pki.NewCSR(t, name)
+		resp, err := (&http.Client{Transport: tr}).Post("https://"+addr+pki.SignPath, "application/json",
+			strings.NewReader(`{"csr":`+quote(csr)+`,"token":"s3cret"}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode != want {
+			t.Errorf("%s: %d, want %d", name, resp.StatusCode, want)
+		}
+	}
+	for _, name := range pki.MasterRequest("m1", loopback).Names {
+		if !pki.Reserved(name) {
+			t.Errorf("an agent may be called %s, as masters are", name)
+		}
+	}
+}
+
 func TestFingerprint(t *testing.T) {
 	a := authority(t)
 	fp, err := pki.Fingerprint(a.CertPEM())
