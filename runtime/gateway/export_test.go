@@ -17,5 +17,8 @@ func (g *Gateway) Table() string {
 	return strings.Join(lines, "")
 }
 
+// DialApps is how the gateway connects to apps.
+var DialApps = dialApps
+
 // SetApps replaces the way to apps.
 func (g *Gateway) SetApps(rt http.RoundTripper) { g.apps = rt }

@@ -82,7 +82,9 @@ func New(cfg Config) (*Gateway, error) {
 	// Apps' certificates are their own affair: the gateway cannot know who
 	// should have signed them, and it reaches them by the address that the
 	// agent reported.
-	g.apps = server.Transport(&tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12}) //nolint:gosec // see above
+	apps := server.Transport(&tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12}) //nolint:gosec // see above
+	apps.DialContext = dialApps(nil)
+	g.apps = apps
 	g.routes = g.frontDoor()
 	return g, nil
 }

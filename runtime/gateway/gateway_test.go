@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/miekg/dns"
 	"google.golang.org/protobuf/proto"
 
 	"dcos.example/dcos/runtime/api/mesos"
@@ -565,5 +566,45 @@ func TestPlain(t *testing.T) {
 	f.Plain().ServeHTTP(w, httptest.NewRequest("GET", "/ca/dcos-ca.crt", nil))
 	if w.Code != 200 || !bytes.Contains(w.Body.Bytes(), []byte("CERTIFICATE")) {
 		t.Errorf("CA certificate: %d", w.Code)
+	}
+}
+
+// A framework's web UI may have a name that leads to the master's loopback,
+// where callers are trusted.
+func TestNamesDoNotLeadHome(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := &dns.Server{PacketConn: conn, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, r *dns.Msg) {
+		m := new(dns.Msg).SetReply(r)
+		if q := r.Question[0]; q.Qtype == dns.TypeA {
+			m.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: q.Name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 1}, A: net.IPv4(127, 0, 0, 1)}}
+		}
+		_ = w.WriteMsg(m)
+	})}
+	done := make(chan struct{})
+	go func() { defer close(done); _ = names.ActivateAndServe() }()
+	t.Cleanup(func() { _ = conn.Close(); <-done })
+	dial := gateway.DialApps(&net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "udp", conn.LocalAddr().String())
+	}})
+	for _, host := range []string{"ui.example", "127.0.0.1", "::ffff:127.0.0.1", "169.254.169.254"} {
+		c, err := dial(t.Context(), "tcp", net.JoinHostPort(host, port))
+		if err == nil {
+			_ = c.Close()
+		}
+		if !fault.Is(err, fault.Denied) {
+			t.Errorf("%s: %v, want a refusal", host, err)
+		}
 	}
 }

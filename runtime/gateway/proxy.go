@@ -6,12 +6,17 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httputil"
+	"net/netip"
 	"net/url"
 	"strings"
 	"sync"
+	"syscall"
+	"time"
 
+	"dcos.example/dcos/runtime/fault"
 	"dcos.example/dcos/runtime/gateway/route"
 )
 
@@ -84,6 +89,24 @@ func (g *Gateway) proxy(w http.ResponseWriter, r *http.Request, via http.RoundTr
 	// does that anyway and has no such switch.
 	_ = http.NewResponseController(w).EnableFullDuplex()
 	p.ServeHTTP(w, r)
+}
+
+// dialApps connects to apps and frameworks. It refuses what only this master
+// should reach, by the address that a name has led to: a framework chooses the
+// name of its web UI, and on loopback components trust who calls.
+func dialApps(names *net.Resolver) func(ctx context.Context, network, addr string) (net.Conn, error) {
+	d := net.Dialer{Timeout: 2 * time.Second, KeepAlive: 15 * time.Second, Resolver: names}
+	d.Control = func(_, addr string, _ syscall.RawConn) error {
+		ap, err := netip.ParseAddrPort(addr)
+		if err != nil {
+			return err
+		}
+		if !route.Reachable(ap.Addr()) {
+			return fault.Newf("connect to app", fault.Denied, "%s is this master's own", ap.Addr())
+		}
+		return nil
+	}
+	return d.DialContext
 }
 
 // stripCredentials removes what proves who the caller is to this cluster.

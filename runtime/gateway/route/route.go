@@ -171,13 +171,20 @@ func webUI(text string) (url.URL, error) {
 	}
 	host := u.Hostname()
 	if addr, err := netip.ParseAddr(host); err == nil {
-		if addr = addr.Unmap(); addr.IsLoopback() || addr.IsUnspecified() || addr.IsLinkLocalUnicast() || addr.IsMulticast() {
+		if !Reachable(addr) {
 			return url.URL{}, fmt.Errorf("webui_url %q is not reachable from other hosts", text)
 		}
 	} else if host == "localhost" || strings.HasSuffix(host, ".localhost") {
 		return url.URL{}, fmt.Errorf("webui_url %q is not reachable from other hosts", text)
 	}
 	return url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path, RawPath: u.RawPath}, nil
+}
+
+// Reachable reports whether addr means the same on every host. Others are the
+// master's own, or its machine's (169.254.169.254).
+func Reachable(addr netip.Addr) bool {
+	addr = addr.Unmap()
+	return addr.IsValid() && !addr.IsLoopback() && !addr.IsUnspecified() && !addr.IsLinkLocalUnicast() && !addr.IsMulticast()
 }
 
 func hostPort(host string, port int) string { return net.JoinHostPort(host, strconv.Itoa(port)) }
