@@ -1,6 +1,7 @@
 package providers
 
 import (
+	"errors"
 	"slices"
 
 	"github.com/pulumi/pulumi/sdk/v3/go/common/resource"
@@ -40,10 +41,21 @@ func Unknown() resource.PropertyValue {
 
 // Partial is the error of a Create or Update that made something and could not
 // finish it. Return it together with the ID and the properties of what exists.
+// Its text is that of the reasons, its kind that of the first.
 func Partial(reasons ...error) error {
-	e := &plugin.InitError{}
+	e := partialError{cause: errors.Join(reasons...), init: &plugin.InitError{}}
 	for _, r := range reasons {
-		e.Reasons = append(e.Reasons, r.Error())
+		e.init.Reasons = append(e.init.Reasons, r.Error())
 	}
 	return e
 }
+
+// partialError is a *plugin.InitError that keeps its causes, and whose text is
+// not wrapped in the SDK's words.
+type partialError struct {
+	cause error
+	init  *plugin.InitError
+}
+
+func (e partialError) Error() string   { return e.cause.Error() }
+func (e partialError) Unwrap() []error { return []error{e.cause, e.init} }

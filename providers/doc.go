@@ -43,7 +43,8 @@
 //   - Values that are secret in the inputs stay secret in the outputs; secrets
 //     the provider makes up are marked with resource.MakeSecret.
 //   - A call ends soon after its context is done. A context ends early only if
-//     the operator insists; the first interrupt lets running calls finish.
+//     the operator insists; the first interrupt lets running calls finish. One
+//     that may take long looks at [Stopping] and ends between two steps.
 //   - Errors carry a fault.Kind where one is known. Messages hold no secrets.
 //   - All calls may run concurrently, those for one URN never do.
 //

@@ -20,6 +20,7 @@ type Reporter func(Progress)
 type (
 	reporterKey struct{}
 	tokenKey    struct{}
+	stopKey     struct{}
 )
 
 // WithReporter returns a context whose calls report to r.
@@ -66,4 +67,19 @@ func WithToken(ctx context.Context, token string) context.Context {
 func Token(ctx context.Context) string {
 	t, _ := ctx.Value(tokenKey{}).(string)
 	return t
+}
+
+// WithStopping returns a context whose calls learn through Stopping that the
+// operator asked for an end. It does not end the context itself.
+func WithStopping(ctx context.Context, stopping <-chan struct{}) context.Context {
+	return context.WithValue(ctx, stopKey{}, stopping)
+}
+
+// Stopping returns a channel that is closed when the operator has asked for an
+// end: a call that only waits gives up, one that works ends where it can be
+// taken up again; both return an error (Partial, if something was made) that
+// says so. Without an operator it is nil: nobody will ask.
+func Stopping(ctx context.Context) <-chan struct{} {
+	c, _ := ctx.Value(stopKey{}).(<-chan struct{})
+	return c
 }

@@ -207,4 +207,7 @@ func (p *Provider) poll(ctx context.Context, f func() (bool, error)) error {
 	}
 }
 
-var errTime = errors.New("time is up")
+var (
+	errTime    = errors.New("time is up")
+	errStopped = errors.New("the operator asked to stop")
+)

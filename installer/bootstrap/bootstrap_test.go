@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -219,5 +220,33 @@ func TestClusterIsWaitedFor(t *testing.T) {
 	_, err = p.Create(ctx, plugin.CreateRequest{URN: urn(bootstrap.TypeCluster, "c"), Type: bootstrap.TypeCluster, Properties: in})
 	if ie := new(plugin.InitError); !errors.As(err, &ie) || !strings.Contains(strings.Join(ie.Reasons, " "), "2 of 8 are registered") {
 		t.Errorf("%v", err)
+	}
+}
+
+// The operator's first Ctrl-C does not leave him waiting for a cluster.
+func TestWaitEndsWhenAskedToStop(t *testing.T) {
+	var ready atomic.Int32
+	ca, dial := gateway(t, &ready)
+	p := bootstrap.New(bootstrap.Options{Dial: dial, Poll: time.Millisecond, Patience: time.Hour})
+	in := resource.PropertyMap{
+		"masters": resource.NewProperty([]resource.PropertyValue{resource.NewProperty("198.19.80.5")}),
+		"agents":  resource.NewProperty(7.0), "publicAgents": resource.NewProperty(1.0), "caCert": resource.NewProperty(ca),
+		"adminUser": resource.NewProperty("admin"), "adminPassword": resource.MakeSecret(resource.NewProperty("pw")),
+	}
+	stopping := make(chan struct{})
+	var once sync.Once
+	ctx := providers.WithReporter(providers.WithStopping(t.Context(), stopping), func(pr providers.Progress) {
+		if strings.Contains(pr.Message, "agents") {
+			once.Do(func() { close(stopping) })
+		}
+	})
+	_, err := p.Create(ctx, plugin.CreateRequest{URN: urn(bootstrap.TypeCluster, "c"), Type: bootstrap.TypeCluster, Properties: in})
+	if ie := new(plugin.InitError); !errors.As(err, &ie) || !fault.Is(err, fault.Unavailable) {
+		t.Fatalf("error %v", err)
+	}
+	for _, want := range []string{"wait for the cluster: not waited for any longer", "of 8 are registered", "apply again"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("no %q in %v", want, err)
+		}
 	}
 }

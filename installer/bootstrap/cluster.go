@@ -2,6 +2,7 @@ package bootstrap
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -14,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/pulumi/pulumi/sdk/v3/go/common/resource"
@@ -106,6 +108,17 @@ func (p *Provider) wait(ctx context.Context, c cluster) error {
 	defer watch.client.CloseIdleConnections()
 	bounded, cancel := context.WithTimeoutCause(ctx, p.o.Patience, errTime)
 	defer cancel()
+	bounded, stop := context.WithCancelCause(bounded)
+	defer stop(nil)
+	waited := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		select {
+		case <-providers.Stopping(ctx):
+			stop(errStopped)
+		case <-waited:
+		}
+	})
 	said := ""
 	err = p.poll(bounded, func() (bool, error) {
 		// One slow answer must not use up the time of the others.
@@ -121,12 +134,16 @@ func (p *Provider) wait(ctx context.Context, c cluster) error {
 		}
 		return lacks == "", err
 	})
+	close(waited)
+	wg.Wait()
 	switch {
 	case err == nil:
 		return done(nil)
 	case errors.Is(err, errTime):
 		// The time is up, not the caller's patience with the diagnosis.
 		return done(fault.Newf(step, fault.Unavailable, "after %s it still waits for %s\n%s", p.o.Patience, said, p.diagnose(ctx, c)))
+	case errors.Is(err, errStopped):
+		return done(fault.Newf(step, fault.Unavailable, "not waited for any longer, because you asked to stop: it still lacks %s. All hosts are installed, and go on without the installer; apply again to see the cluster complete", cmp.Or(said, "an answer")))
 	case ctx.Err() != nil:
 		return done(fault.Newf(step, fault.Unavailable, "given up while it waited for %s: %w", said, err))
 	default:

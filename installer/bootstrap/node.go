@@ -146,9 +146,14 @@ func (p *Provider) install(ctx context.Context, h host.Host, n node, owner strin
 		if err := ctx.Err(); err != nil {
 			return fault.New("install host "+n.ref.Name, fault.Unavailable, context.Cause(ctx))
 		}
+		select {
+		case <-providers.Stopping(ctx):
+			return fault.Newf(s.name, fault.Unavailable, "not begun, because you asked to stop; apply again, it goes on here")
+		default:
+		}
 		done := providers.Step(ctx, s.name)
 		if err := done(s.do(ctx)); err != nil {
-			return fault.Newf("host "+n.ref.Name+": "+s.name, fault.KindOf(err), "%w\nnothing else was changed; repair the cause and apply again, it goes on here", err)
+			return fault.Newf(s.name, fault.KindOf(err), "%w\nNothing else was changed on this host; repair the cause and apply again, it goes on here.", err)
 		}
 	}
 	return nil

@@ -63,7 +63,7 @@ func release(t *testing.T, version string) (path, digest string) {
 		}
 	}
 	var buf bytes.Buffer
-	m, err := bundle.Write(&buf, dir, version)
+	m, err := bundle.Write(&buf, dir, version, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

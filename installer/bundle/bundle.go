@@ -39,7 +39,9 @@ const (
 // Manifest says what a release holds.
 type Manifest struct {
 	Version string `json:"version"`
-	Files   []File `json:"files"` // in path order
+	// Components are the versions of what the release is made of, by name.
+	Components map[string]string `json:"components,omitempty"`
+	Files      []File            `json:"files"` // in path order
 }
 
 // File is one file of a release.
@@ -130,11 +132,12 @@ func describe(dir, path string) (File, error) {
 }
 
 // Write packs the files below dir into w and returns their manifest.
-func Write(w io.Writer, dir, version string) (Manifest, error) {
+func Write(w io.Writer, dir, version string, components map[string]string) (Manifest, error) {
 	m, err := Describe(dir, version)
 	if err != nil {
 		return m, err
 	}
+	m.Components = components
 	op := "write bundle of " + m.Release()
 	// One encoder goroutine: with more, block borders depend on timing.
 	zw, err := zstd.NewWriter(w, zstd.WithEncoderConcurrency(1))

@@ -28,7 +28,7 @@ func release(t *testing.T) string {
 
 func write(t *testing.T, dir string) (string, bundle.Manifest) {
 	var buf bytes.Buffer
-	m, err := bundle.Write(&buf, dir, "1.2.3")
+	m, err := bundle.Write(&buf, dir, "1.2.3", map[string]string{"runc": "1.5.2"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -58,6 +58,9 @@ func (r *run) apply(ctx context.Context, w *work, approved bool, args []string) 
 		}
 		w.plan = p
 	}
+	if err := w.keepsMasters(w.plan); err != nil {
+		return err
+	}
 	if err := r.show(view.NewPlan(s.cluster, w.plan)); err != nil {
 		return err
 	}
@@ -162,6 +165,9 @@ func (r *run) destroy(ctx context.Context, args []string, approved bool) error {
 		return err
 	}
 	if dir == "" {
+		if was, err := r.destroyStray(ctx, args, name, "", approved); was || err != nil {
+			return err
+		}
 		return r.show(view.Message{What: "destroy", Text: fmt.Sprintf("Nothing to do: cluster %s was never applied from here.", name)})
 	}
 	s, err := r.open(name, dir, meta{}, "", "destroy")
@@ -173,6 +179,9 @@ func (r *run) destroy(ctx context.Context, args []string, approved bool) error {
 		return err
 	}
 	if st.Empty() {
+		if was, err := r.destroyStray(ctx, args, name, dir, approved); was || err != nil {
+			return err
+		}
 		return r.show(view.Message{What: "destroy", Text: fmt.Sprintf("Nothing to do: nothing of cluster %s is left.", name)})
 	}
 	if err := r.app.Allowed(s.meta.Provider); err != nil {

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
 
@@ -47,6 +48,9 @@ type App struct {
 	Providers func(ProviderOptions) (providers.Set, error)
 	// Hosts returns power over single hosts; nil: there is none.
 	Hosts func(ProviderOptions) (HostControl, error)
+	// Leftovers finds what is left of clusters whose state is lost; nil: it
+	// cannot be found.
+	Leftovers func(ProviderOptions) (Leftovers, error)
 	// Bundle finds and reads the release. An empty path: the default place.
 	Bundle func(path string) (string, bundle.Manifest, error)
 	// Allowed says whether machines of a kind may be made by this process.
@@ -142,8 +146,10 @@ func (r *run) fail(err error) int {
 }
 
 func hint(err error) string {
-	switch fault.KindOf(err) {
-	case fault.Conflict:
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return "The state belongs to the user who ran the first apply: run it as that user, or with sudo."
+	case fault.Is(err, fault.Conflict) && !errors.As(err, new(explained)):
 		return "Wait for the other run to end, or for a stale plan make a new one with dcos-install plan."
 	}
 	return ""

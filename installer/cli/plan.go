@@ -68,6 +68,9 @@ func (r *run) planCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
+				if err := w.keepsMasters(p); err != nil {
+					return err
+				}
 				doc = view.NewPlan(w.session.cluster, p)
 				if out != "" {
 					if err := r.save(out, w, p); err != nil {
@@ -123,6 +126,9 @@ func (r *run) prepareInput(in *input, command string) (*work, error) {
 	}
 	s, err := r.openInput(in, rel.Bundle, command)
 	if err != nil {
+		return nil, err
+	}
+	if err := r.stray(s); err != nil {
 		return nil, err
 	}
 	if s.options.ConfigHash, err = configHash(in.topology, rel); err != nil {

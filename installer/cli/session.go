@@ -121,10 +121,7 @@ func (r *run) open(cluster, dir string, m meta, bundle, command string) (*sessio
 
 // openInput opens the stack of the cluster that in describes.
 func (r *run) openInput(in *input, bundle, command string) (*session, error) {
-	dir := in.blueprint.Provider.Local.Dir.Value
-	if dir != "" && !filepath.IsAbs(dir) { // relative to the file, not to where the command runs
-		dir = filepath.Join(filepath.Dir(r.abs(in.path)), dir)
-	}
+	dir := r.providerDir(in.path, in.blueprint)
 	name := in.blueprint.Cluster.Name.Value
 	return r.open(name, filepath.Join(r.stateRoot(in.path), name), meta{
 		Provider: in.blueprint.Provider.Kind.Value, Dir: dir, File: r.abs(in.path), AdminUser: in.blueprint.Cluster.AdminUser.Value, Bundle: bundle}, bundle, command)

@@ -36,7 +36,7 @@ func (x *executor) reporter(u resource.URN, op Op) providers.Reporter {
 		case p.Done:
 			e.Kind, e.Elapsed = EventStepEnd, time.Since(started[p.Step])
 			if p.Err != nil {
-				e.Error = x.mask.text(p.Err.Error())
+				e.Error = x.mask.text(message(p.Err))
 			}
 		case p.Message != "":
 			e.Kind = EventStepNote
@@ -51,7 +51,7 @@ func (x *executor) reporter(u resource.URN, op Op) providers.Reporter {
 // callContext is the context of one provider call.
 func (x *executor) callContext(u resource.URN, op Op, seconds float64) (context.Context, context.CancelFunc) {
 	ctx, cancel := withTimeout(x.callCtx, seconds)
-	return providers.WithReporter(ctx, x.reporter(u, op)), cancel
+	return providers.WithReporter(providers.WithStopping(ctx, x.stop.Done()), x.reporter(u, op)), cancel
 }
 
 func newToken() (string, error) {
@@ -65,7 +65,7 @@ func (x *executor) partial(id resource.ID, status resource.Status, err error) []
 	if id == "" || !errors.As(err, &ie) && status != resource.StatusPartialFailure {
 		return nil
 	}
-	reasons := []string{x.mask.text(err.Error())}
+	reasons := []string{x.mask.text(message(err))}
 	if ie != nil && len(ie.Reasons) > 0 {
 		reasons = nil
 		for _, r := range ie.Reasons {
@@ -136,12 +136,11 @@ func (x *executor) update(n *node, d decision, old *stack.Resource) (kept bool, 
 func (x *executor) settle(op stack.Op, n *node, res *stack.Resource, reasons []string, err error) (kept bool, _ error) {
 	x.mask.learn(res.Outputs)
 	if err != nil {
-		masked := x.mask.fault(string(op), err)
 		res.InitErrors = reasons
-		if jerr := x.journal.Failed(op, res, masked.Error()); jerr != nil {
-			masked = errors.Join(masked, jerr)
+		if jerr := x.journal.Failed(op, res, x.mask.text(message(err))); jerr != nil {
+			err = errors.Join(err, jerr)
 		}
-		return len(reasons) > 0, masked
+		return len(reasons) > 0, err
 	}
 	if err := x.journal.Done(op, res); err != nil {
 		return true, fmt.Errorf("done, but not written down: %w", err)
@@ -174,8 +173,7 @@ func (x *executor) remove(r *removal) error {
 			Inputs: r.res.Inputs, Outputs: r.res.Outputs, Timeout: r.res.Timeouts.Delete})
 	})
 	if err != nil {
-		masked := x.mask.fault("delete", err)
-		return errors.Join(masked, x.journal.Failed(stack.OpDelete, r.res, masked.Error()))
+		return errors.Join(err, x.journal.Failed(stack.OpDelete, r.res, x.mask.text(message(err))))
 	}
 	return x.journal.Done(stack.OpDelete, r.res)
 }

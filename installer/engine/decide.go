@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/pulumi/pulumi/sdk/v3/go/common/resource"
 	"github.com/pulumi/pulumi/sdk/v3/go/common/resource/plugin"
@@ -94,7 +95,7 @@ func (n *node) diff(ctx context.Context, st *stack.State, old *stack.Resource, d
 	case changed:
 		d.op = OpUpdate
 	case len(old.InitErrors) > 0:
-		d.op, d.reason = OpUpdate, "finish what an earlier apply could not: "+old.InitErrors[0]
+		d.op, d.reason = OpUpdate, "finish what an earlier apply could not: "+firstLine(old.InitErrors[0])
 	case unfinished:
 		d.op, d.reason = OpUpdate, whyPending(pending)
 	default:
@@ -181,4 +182,10 @@ func (n *node) describe(r *stack.Resource) {
 		r.Dependencies = append(r.Dependencies, d.urn)
 	}
 	slices.Sort(r.Dependencies)
+}
+
+// firstLine is the part of a reason that fits into a list.
+func firstLine(s string) string {
+	line, _, _ := strings.Cut(strings.TrimSpace(s), "\n")
+	return line
 }

@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"github.com/pulumi/pulumi/sdk/v3/go/common/resource"
+	"github.com/pulumi/pulumi/sdk/v3/go/common/resource/plugin"
 
 	"dcos.example/dcos/runtime/fault"
 )
@@ -106,7 +107,17 @@ func (k *mask) text(s string) string {
 // fault returns err as a fault whose text holds no secrets. The chain ends
 // here: what is below may spell secrets out.
 func (k *mask) fault(op string, err error) error {
-	return fault.New(op, fault.KindOf(err), errors.New(k.text(err.Error())))
+	return fault.New(op, fault.KindOf(err), errors.New(k.text(message(err))))
+}
+
+// message is err's text, with the reasons of an InitError in place of the
+// SDK's words about them ("resource … failed to initialize: 1 error occurred:").
+func message(err error) string {
+	s := err.Error()
+	if ie, ok := errors.AsType[*plugin.InitError](err); ok && len(ie.Reasons) > 0 {
+		s = strings.ReplaceAll(s, ie.Error(), strings.Join(ie.Reasons, "\n"))
+	}
+	return s
 }
 
 // holds reports whether s contains a known secret; short secrets must be equal.

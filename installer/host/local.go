@@ -53,6 +53,19 @@ func (l *local) fail(err error, format string, args ...any) error {
 	}
 }
 
+// asked is fail for what the host was asked to do. Its answer, and the client
+// that carried the question, name host and operation again; once is enough.
+func (l *local) asked(err error, format string, args ...any) error {
+	kind, what := fault.KindOf(err), fmt.Sprintf(format, args...)
+	if f, ok := err.(*fault.Error); ok && f.Err != nil {
+		err = f.Err
+	}
+	if text, again := strings.CutPrefix(err.Error(), what+": "); again {
+		err = errors.New(text)
+	}
+	return fault.New(l.op("%s", what), kind, err)
+}
+
 // space says how much room the host has left, and whether it is the machine's
 // disk beneath that is full.
 func (l *local) space() string {
@@ -221,7 +234,7 @@ func relink(t *os.Root, path, target string) error {
 func (l *local) Run(ctx context.Context, argv ...string) (Output, error) {
 	resp, err := l.ctl.Do(ctx, control.Request{Op: control.OpExec, Argv: argv})
 	if err != nil {
-		return Output{}, l.fail(err, "run %s", argv[0])
+		return Output{}, l.asked(err, "run %s", argv[0])
 	}
 	e := resp.Exec
 	return Output{Code: e.Code, Stdout: string(e.Stdout), Stderr: string(e.Stderr)}, nil
@@ -229,7 +242,7 @@ func (l *local) Run(ctx context.Context, argv ...string) (Output, error) {
 
 func (l *local) unit(ctx context.Context, op control.Op, name string) error {
 	if _, err := l.ctl.Do(ctx, control.Request{Op: op, Unit: name}); err != nil {
-		return l.fail(err, "%s %s", op, name)
+		return l.asked(err, "%s %s", op, name)
 	}
 	return nil
 }
@@ -252,7 +265,7 @@ func (l *local) EnableUnit(ctx context.Context, name string, on bool) error {
 func (l *local) UnitStatus(ctx context.Context, name string, tail int) (Unit, error) {
 	resp, err := l.ctl.Do(ctx, control.Request{Op: control.OpStatus, Unit: name, Tail: tail})
 	if err != nil {
-		return Unit{}, l.fail(err, "look at %s", name)
+		return Unit{}, l.asked(err, "look at %s", name)
 	}
 	if len(resp.Units) != 1 {
 		return Unit{}, fault.Newf(l.op("look at %s", name), fault.Internal, "%d units in the answer", len(resp.Units))

@@ -16,7 +16,6 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"strings"
 
@@ -44,9 +43,9 @@ type Options struct {
 	Dir string
 	// Init is the dcos-init program, as a release bundle holds it.
 	Init string
-	// Hide are more directories of the machine that hosts see empty, such as
-	// that of the installer's state.
-	Hide []string
+	// Stack is the directory of the installer's state. Hosts see it empty, and
+	// it is written down with the network: see Origin.
+	Stack string
 	// Cache is where bundles are unpacked; hosts see it read-only, so that a
 	// release need not be copied into each. "" means bundle.CacheDir.
 	Cache string
@@ -59,6 +58,7 @@ const DefaultDir = simhost.DefaultDir + "/local"
 type Provider struct {
 	machine  simhost.Machine
 	networks network.Networks
+	stack    string
 }
 
 var _ providers.Provider = (*Provider)(nil)
@@ -75,9 +75,14 @@ func New(o Options) (*Provider, error) {
 	if err != nil {
 		return nil, fault.New("find directory of local hosts", fault.Invalid, err)
 	}
+	var hide []string
+	if o.Stack != "" {
+		hide = []string{o.Stack}
+	}
 	return &Provider{
-		machine:  simhost.Machine{Dir: dir, Init: o.Init, Hide: o.Hide, Show: []string{o.Cache}},
+		machine:  simhost.Machine{Dir: dir, Init: o.Init, Hide: hide, Show: []string{o.Cache}},
 		networks: network.Networks{Dir: dir},
+		stack:    o.Stack,
 	}, nil
 }
 
@@ -98,19 +103,18 @@ func (p *Provider) Destroy(ctx context.Context, cluster string) error {
 	return p.networks.Remove(cluster)
 }
 
-// Clusters returns the clusters that have a network or hosts here.
-func (p *Provider) Clusters() ([]string, error) {
-	entries, err := os.ReadDir(p.machine.Dir)
-	if err != nil && !os.IsNotExist(err) {
-		return nil, fault.New("list local clusters", fault.Internal, err)
+// Origin returns what is on this machine of a cluster, by name alone: its
+// hosts, and the directory of the state that it was made from ("" if that is
+// not known). Found is false when there is nothing.
+func (p *Provider) Origin(cluster string) (stack string, hosts []string, found bool, err error) {
+	if hosts, err = p.machine.Hosts(cluster); err != nil {
+		return "", nil, false, err
 	}
-	var names []string
-	for _, e := range entries {
-		if e.IsDir() {
-			names = append(names, e.Name())
-		}
+	n, err := p.networks.Load(cluster)
+	if fault.Is(err, fault.NotFound) {
+		return "", hosts, len(hosts) > 0, nil
 	}
-	return names, nil
+	return n.Stack, hosts, err == nil, err
 }
 
 func wrongType(t tokens.Type) error {

@@ -72,6 +72,7 @@ func (p *Provider) ensureNetwork(ctx context.Context, n network.Info) (resource.
 	if w := network.Filtered(); w != "" {
 		providers.Note(ctx, step, w)
 	}
+	n.Stack = p.stack
 	n, err := p.networks.Ensure(ctx, n)
 	if done(err) != nil {
 		return nil, err

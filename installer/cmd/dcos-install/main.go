@@ -30,7 +30,7 @@ func main() {
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
 		Terminal: term.IsTerminal(out), Interactive: term.IsTerminal(int(os.Stdin.Fd())) && term.IsTerminal(out),
 		Env: os.Environ(), Dir: dir,
-		Providers: machines, Hosts: hosts, Bundle: cli.ReadBundle, Allowed: allowed,
+		Providers: machines, Hosts: hosts, Leftovers: leftovers, Bundle: cli.ReadBundle, Allowed: allowed,
 		Interrupts: interrupts,
 		Abort:      func() { os.Exit(130) }, // the shell's code for death by Ctrl-C
 	}
@@ -66,5 +66,5 @@ func localProvider(o cli.ProviderOptions) (*local.Provider, error) {
 		}
 		initProgram = filepath.Join(release, "bin", "dcos-init")
 	}
-	return local.New(local.Options{Dir: o.Dir, Init: initProgram, Hide: []string{o.StateDir}})
+	return local.New(local.Options{Dir: o.Dir, Init: initProgram, Stack: o.StateDir})
 }

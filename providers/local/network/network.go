@@ -53,6 +53,9 @@ type Info struct {
 	Bridge  string       `json:"bridge"`
 	MTU     int          `json:"mtu"`
 	Owner   string       `json:"owner,omitempty"` // whoever made it knows this token
+	// Stack is the directory of the installer's state that the cluster belongs
+	// to, for whoever finds the cluster and not its state.
+	Stack string `json:"stack,omitempty"`
 	// Forwarding names the interface for which we switched forwarding on.
 	Forwarding string `json:"forwarding,omitempty"`
 }

@@ -1,0 +1,6 @@
+package main
+
+import "dcos.example/dcos/installer/cli"
+
+// leftovers finds clusters on this machine by name.
+func leftovers(o cli.ProviderOptions) (cli.Leftovers, error) { return localProvider(o) }
