@@ -47,17 +47,38 @@ const (
 	plugins    = "github.com/containernetworking/plugins/plugins/"
 )
 
+// components returns the versions of what a release is made of. Those of other
+// projects are in the two go.mod files and nowhere else.
+func components(ctx context.Context, version string) (map[string]string, error) {
+	m := map[string]string{"dcosd": version, "dcos-cli": version}
+	for _, c := range []struct{ name, module, mod string }{
+		{"containerd", containerd, "tools/go.mod"},
+		{"runc", "github.com/opencontainers/runc", "tools/go.mod"},
+		{"cni-plugins", "github.com/containernetworking/plugins", "tools/go.mod"},
+		{"etcd", "go.etcd.io/etcd/server/v3", "go.mod"},
+	} {
+		cmd := exec.CommandContext(ctx, "go", "list", "-m", "-mod=mod", "-modfile="+c.mod, "-f", "{{.Version}}", c.module)
+		cmd.Stderr = os.Stderr
+		out, err := cmd.Output()
+		if err != nil {
+			return nil, fmt.Errorf("read version of %s: %w", c.module, err)
+		}
+		m[c.name] = strings.TrimPrefix(strings.TrimSpace(string(out)), "v")
+	}
+	return m, nil
+}
+
 // programs lists everything that is built. ldflags name the version that the
 // program prints; modules lose it when built as a dependency.
-func programs(version string) []program {
+func programs(version string, of map[string]string) []program {
 	ours := "-X dcos.example/dcos/runtime/config.Version=" + version
 	list := []program{
 		{pkg: "./cmd/dcosd", dir: "bin", ldflags: ours},
 		{pkg: "./cmd/dcos", dir: "bin", ldflags: ours},
 		{pkg: "./providers/local/cmd/dcos-init", dir: "bin"},
-		{pkg: containerd + "/cmd/containerd", dir: "bin", mod: "tools/go.mod", tags: "no_btrfs no_zfs no_devmapper", ldflags: "-X " + containerd + "/version.Version=v2.4.2"},
+		{pkg: containerd + "/cmd/containerd", dir: "bin", mod: "tools/go.mod", tags: "no_btrfs no_zfs no_devmapper", ldflags: "-X " + containerd + "/version.Version=v" + of["containerd"]},
 		{pkg: containerd + "/cmd/containerd-shim-runc-v2", dir: "bin", mod: "tools/go.mod", tags: "no_grpc"},
-		{pkg: "github.com/opencontainers/runc", dir: "bin", mod: "tools/go.mod", tags: "seccomp urfave_cli_no_docs osusergo netgo", ldflags: "-extldflags -static -X main.version=1.5.2", cgo: true},
+		{pkg: "github.com/opencontainers/runc", dir: "bin", mod: "tools/go.mod", tags: "seccomp urfave_cli_no_docs osusergo netgo", ldflags: "-extldflags -static -X main.version=" + of["runc"], cgo: true},
 	}
 	for _, p := range []string{"ipam/host-local", "main/bridge", "main/loopback", "main/ptp", "meta/portmap"} {
 		list = append(list, program{pkg: plugins + p, dir: "cni", mod: "tools/go.mod"})
@@ -66,6 +87,10 @@ func programs(version string) []program {
 }
 
 func build(ctx context.Context, version, work, out string) error {
+	of, err := components(ctx, version)
+	if err != nil {
+		return err
+	}
 	release := filepath.Join(work, "release")
 	if err := os.RemoveAll(release); err != nil {
 		return err
@@ -77,14 +102,14 @@ func build(ctx context.Context, version, work, out string) error {
 	}
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(2) // each is a parallel build of its own
-	for _, p := range programs(version) {
+	for _, p := range programs(version, of) {
 		g.Go(func() error { return compile(gctx, p, filepath.Join(release, p.dir)) })
 	}
 	g.Go(func() error { return demoImage(gctx, work, filepath.Join(release, "images")) })
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	return pack(version, release, out)
+	return pack(version, of, release, out)
 }
 
 func compile(ctx context.Context, p program, dir string) error {
@@ -123,14 +148,14 @@ func demoImage(ctx context.Context, work, dir string) error {
 
 // pack writes the bundle beside its name and renames it, so that a half
 // written one is never picked up.
-func pack(version, release, out string) error {
+func pack(version string, of map[string]string, release, out string) error {
 	tmp, err := os.CreateTemp(filepath.Dir(out), ".bundle-")
 	if err != nil {
 		return err
 	}
 	defer os.Remove(tmp.Name())
 	defer tmp.Close()
-	m, err := bundle.Write(tmp, release, version)
+	m, err := bundle.Write(tmp, release, version, of)
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/netip"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"dcos.example/dcos/runtime/identity"
 	"dcos.example/dcos/runtime/leader"
 	"dcos.example/dcos/runtime/master"
+	"dcos.example/dcos/runtime/master/about"
 	"dcos.example/dcos/runtime/orchestrator"
 	"dcos.example/dcos/runtime/pki"
 	"dcos.example/dcos/runtime/server"
@@ -150,6 +152,10 @@ func (m *masterHost) start(ctx context.Context, g *errgroup.Group, store state.B
 	if err != nil {
 		return err
 	}
+	release, err := config.LoadRelease(config.ReleaseFile)
+	if err != nil {
+		return err
+	}
 	door, err := gateway.New(gateway.Config{
 		Cluster: m.cfg.Cluster, Host: m.cfg.Host, CAPEM: m.creds.CAPEM(),
 		Auth: users, Identity: users.Handler(),
@@ -162,7 +168,9 @@ func (m *masterHost) start(ctx context.Context, g *errgroup.Group, store state.B
 		Agents:  server.Transport(m.creds.ClientTLS(pki.RoleAgent)),
 		DNS:     edge.dns.Handler(m.cfg.Cluster.Release),
 		VIPs:    balancer.Handler(edge.feed, edge.rules),
-		Log:     m.log.With("part", "gateway"),
+		// To DC/OS's clients a cluster has these, with the levels of their APIs.
+		Components: withAPIs(release.Components, map[string]string{"mesos": about.MesosVersion, "marathon": orchestrator.Version}),
+		Log:        m.log.With("part", "gateway"),
 	})
 	if err != nil {
 		return err
@@ -180,6 +188,12 @@ func (m *masterHost) start(ctx context.Context, g *errgroup.Group, store state.B
 		})
 	})
 	return nil
+}
+
+func withAPIs(components, apis map[string]string) map[string]string {
+	all := maps.Clone(apis)
+	maps.Copy(all, components)
+	return all
 }
 
 // orchestrator speaks to the master of this process as any framework does, over

@@ -26,6 +26,7 @@ const (
 	LogDir      = "/var/log/dcos"
 	ReleaseDir  = "/opt/dcos/releases"
 	CurrentLink = "/opt/dcos/current"
+	ReleaseFile = CurrentLink + "/manifest.json"
 	UnitDir     = "/etc/systemd/system"
 
 	MasterFile     = EtcDir + "/master.json"
@@ -90,6 +91,26 @@ type Cluster struct {
 	// Resolvers are where names outside the cluster are looked up, as
 	// "ip:port". Empty: such names do not resolve.
 	Resolvers []string `json:"resolvers,omitempty"`
+}
+
+// Release is what a daemon reads of the manifest of the release it belongs to.
+type Release struct {
+	Version    string            `json:"version"`
+	Components map[string]string `json:"components"` // version by name
+}
+
+// LoadRelease reads the manifest at path, which has more in it for the
+// installer.
+func LoadRelease(path string) (r Release, err error) {
+	const op = "read release manifest"
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return r, fault.New(op, fault.NotFound, err)
+	}
+	if err := json.Unmarshal(b, &r); err != nil {
+		return r, fault.Newf(op, fault.Invalid, "%s: %w", path, err)
+	}
+	return r, nil
 }
 
 // Member is one master.

@@ -49,3 +49,17 @@ func TestLoadRefuses(t *testing.T) {
 		})
 	}
 }
+
+func TestLoadRelease(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "manifest.json")
+	if err := os.WriteFile(file, []byte(`{"version":"0.1.0","components":{"runc":"1.5.2"},"files":[{"path":"bin/dcosd"}]}`), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	r, err := config.LoadRelease(file)
+	if err != nil || r.Version != "0.1.0" || r.Components["runc"] != "1.5.2" {
+		t.Errorf("%+v %v", r, err)
+	}
+	if _, err := config.LoadRelease(file + ".none"); !fault.Is(err, fault.NotFound) {
+		t.Errorf("without a manifest: %v", err)
+	}
+}
