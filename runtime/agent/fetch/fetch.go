@@ -33,7 +33,8 @@ type Fetcher struct {
 	Stall time.Duration
 }
 
-// Owner is who owns the fetched files.
+// Owner is who owns the fetched files, and with whose rights files of the host
+// are read.
 type Owner struct{ UID, GID int }
 
 // Fetch brings uris to sandbox one after another, as an archive may need a
@@ -69,7 +70,7 @@ func (f *Fetcher) one(ctx context.Context, u *mesos.CommandInfo_URI, root *os.Ro
 			return err
 		}
 	}
-	src, err := f.open(ctx, u.GetValue())
+	src, err := f.open(ctx, u.GetValue(), owner)
 	if err != nil {
 		return err
 	}
@@ -107,7 +108,7 @@ func target(u *mesos.CommandInfo_URI) (string, error) {
 }
 
 // open returns the content of a URI.
-func (f *Fetcher) open(ctx context.Context, uri string) (io.ReadCloser, error) {
+func (f *Fetcher) open(ctx context.Context, uri string, owner Owner) (io.ReadCloser, error) {
 	p, err := url.Parse(uri)
 	if err != nil {
 		return nil, err
@@ -116,26 +117,15 @@ func (f *Fetcher) open(ctx context.Context, uri string) (io.ReadCloser, error) {
 	case "http", "https":
 		return f.download(ctx, uri)
 	case "file":
-		return openLocal(p.Path)
+		return openLocal(p.Path, owner)
 	case "":
 		if !path.IsAbs(uri) {
 			return nil, errors.New("a URI without a scheme must be an absolute path on the agent")
 		}
-		return openLocal(uri)
+		return openLocal(uri, owner)
 	default:
 		return nil, fmt.Errorf("scheme %q is not supported: use http, https or file", p.Scheme)
 	}
-}
-
-func openLocal(name string) (io.ReadCloser, error) {
-	fi, err := os.Stat(name)
-	if err != nil {
-		return nil, err
-	}
-	if !fi.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is not a regular file", name)
-	}
-	return os.Open(name)
 }
 
 func (f *Fetcher) download(ctx context.Context, uri string) (io.ReadCloser, error) {
