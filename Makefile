@@ -45,7 +45,7 @@ generate: ## Regenerate the protobuf code (needs protoc)
 	@ci/generate
 
 bench-install: build bundle ## Measure install, fail-over and launch times
-	@go test -tags e2e -count=1 -timeout 30m -run '^$$' -bench Install ./ci/bench/... -bundle $(abspath $(BUNDLE))
+	@go run ./ci/bench install -bin $(BIN) -bundle $(BUNDLE)
 
 clean: ## Remove what was built
 	@rm -rf $(BUILD)
