@@ -14,16 +14,21 @@ import (
 )
 
 func main() {
+	log.SetOutput(os.Stdout) // where `dcos task log` looks first
 	listen := flag.String("listen", ":8080", "address to listen on")
 	flag.Parse()
 	host, err := os.Hostname()
 	if err != nil {
 		log.Fatal(err)
 	}
+	version := ""
+	if v := os.Getenv("VERSION"); v != "" {
+		version = ", version " + v
+	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
 		log.Printf("%s %s %s", r.RemoteAddr, r.Method, r.URL)
-		fmt.Fprintf(w, "Hello from task %s on %s\n", os.Getenv("MESOS_TASK_ID"), host)
+		fmt.Fprintf(w, "Hello from task %s on %s%s\n", os.Getenv("MESOS_TASK_ID"), host, version)
 	})
 	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	srv := &http.Server{Addr: *listen, Handler: mux, ReadHeaderTimeout: 10 * time.Second}
