@@ -2,27 +2,17 @@ package gateway
 
 import (
 	"bytes"
-	"cmp"
-	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
 	"embed"
 	"encoding/base64"
-	"encoding/json"
-	"fmt"
 	"html/template"
-	"io"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
-	"time"
 
-	"dcos.example/dcos/runtime/config"
 	"dcos.example/dcos/runtime/fault"
-	"dcos.example/dcos/runtime/feed"
-	"dcos.example/dcos/runtime/task"
 )
 
 //go:embed pages
@@ -32,13 +22,13 @@ var files embed.FS
 // keeps pages of other origins of this host from planting one.
 const csrfCookie = "__Host-dcos-csrf"
 
-// maxRows bounds each list of the page; the CLI and the APIs have them all.
-const maxRows = 500
-
-// pages are the gateway's own HTML pages. They need no script.
+// pages are the gateway's own HTML pages. They need no script; the answer to
+// who is not logged in has one, which DC/OS's clients look for.
 type pages struct {
 	t   *template.Template
 	csp string
+	// script is what a page with the one script there is may do besides.
+	script string
 }
 
 func newPages() (*pages, error) {
@@ -58,11 +48,12 @@ func newPages() (*pages, error) {
 	t, err := template.New("").Funcs(template.FuncMap{
 		"style":  func() template.CSS { return template.CSS(style) }, //nolint:gosec // embedded
 		"script": func() template.JS { return template.JS(script) },  //nolint:gosec // embedded
+		"number": number, "size": size,
 	}).ParseFS(files, "pages/*.html")
 	if err != nil {
 		return nil, fault.New(op, fault.Internal, err)
 	}
-	return &pages{t: t, csp: "default-src 'none'; style-src " + hash(style) + "; script-src " + hash(script) +
+	return &pages{t: t, script: "; script-src " + hash(script), csp: "default-src 'none'; style-src " + hash(style) +
 		"; img-src data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"}, nil
 }
 
@@ -74,7 +65,12 @@ func (p *pages) write(w http.ResponseWriter, status int, name string, data any) 
 	}
 	h := w.Header()
 	h.Set("Content-Type", "text/html; charset=utf-8")
-	h.Set("Content-Security-Policy", p.csp)
+	csp := p.csp
+	if name == "401.html" {
+		csp += p.script
+	}
+	h.Set("Content-Security-Policy", csp)
+	h.Set("Cross-Origin-Opener-Policy", "same-origin")
 	h.Set("Referrer-Policy", "same-origin")
 	h.Set("X-Frame-Options", "DENY")
 	w.WriteHeader(status)
@@ -95,7 +91,7 @@ func (g *Gateway) home(w http.ResponseWriter, r *http.Request) {
 	case err != nil:
 		g.refuse(w, r, http.StatusServiceUnavailable, "The cluster's store cannot be reached, so nobody can be recognized right now.")
 	default:
-		g.pages.write(w, http.StatusOK, "home.html", g.overview(r.Context(), uid, g.csrf(w, r)))
+		g.pages.write(w, http.StatusOK, "home.html", g.overview(r, uid, g.csrf(w, r)))
 	}
 }
 
@@ -179,158 +175,4 @@ func localPath(text string) string {
 		return "/"
 	}
 	return text
-}
-
-type homePage struct {
-	Cluster, ClusterID, Release, UID, CSRF string
-	Leader, Now                            string
-	Notice                                 string // what could not be found out
-	Apps                                   []appRow
-	Tasks                                  []taskRow
-	Agents                                 []agentRow
-	Frameworks                             []*feed.Framework
-	MoreApps, MoreTasks, MoreAgents        int
-	AllApps, AllAgents, Running, Unhealthy int
-}
-
-type appRow struct {
-	ID, State                             string
-	Instances, Running, Healthy, Unhealth int
-	CPUs, Mem                             float64
-	Link                                  string
-}
-
-type taskRow struct {
-	Name, State, Health, Agent, Framework string
-}
-
-type agentRow struct {
-	ID, Hostname, Addr string
-	Active, Public     bool
-	Tasks              int
-}
-
-// overview gathers the page from the feed and, for what is wanted rather than
-// what runs, from the orchestrator.
-func (g *Gateway) overview(ctx context.Context, uid, csrf string) homePage {
-	view := g.cfg.View()
-	p := homePage{
-		Cluster: g.cfg.Cluster.Name, ClusterID: g.cfg.Cluster.ID, Release: g.cfg.Cluster.Release, UID: uid, CSRF: csrf,
-		Now: time.Now().UTC().Format("2006-01-02 15:04:05 UTC"),
-	}
-	if addr, ok := g.cfg.Leader(); ok {
-		p.Leader = addr.String()
-	}
-	on := make(map[task.AgentID]int)
-	for t := range view.Tasks() {
-		on[t.Agent]++
-		if t.State == task.Running {
-			p.Running++
-		}
-		health := ""
-		switch t.Health {
-		case feed.Healthy:
-			health = "healthy"
-		case feed.Unhealthy:
-			health = "unhealthy"
-			p.Unhealthy++
-		}
-		row := taskRow{Name: string(t.Task), State: strings.ToLower(strings.TrimPrefix(t.State.String(), "TASK_")), Health: health, Framework: t.FrameworkName}
-		if a, ok := view.Agent(t.Agent); ok {
-			row.Agent = a.Hostname
-		}
-		p.Tasks = append(p.Tasks, row)
-	}
-	for a := range view.Agents() {
-		p.Agents = append(p.Agents, agentRow{ID: string(a.ID), Hostname: a.Hostname, Addr: a.Addr.String(), Active: a.Active, Public: slices.Contains(a.Roles, "slave_public"), Tasks: on[a.ID]})
-	}
-	p.Frameworks = slices.SortedFunc(view.Frameworks(), func(a, b *feed.Framework) int { return cmp.Compare(a.Name, b.Name) })
-	var err error
-	if p.Apps, err = g.appRows(ctx); err != nil {
-		g.cfg.Log.Info("read apps for the page", "err", err)
-		p.Notice = "The orchestrator does not answer right now, so apps are not shown."
-	}
-	table := g.services()
-	for i := range p.Apps {
-		link := "/service" + p.Apps[i].ID + "/"
-		if _, ok := table.Resolve(link); ok {
-			p.Apps[i].Link = link
-		}
-	}
-	slices.SortFunc(p.Tasks, func(a, b taskRow) int { return cmp.Compare(a.Name, b.Name) })
-	slices.SortFunc(p.Agents, func(a, b agentRow) int { return cmp.Compare(a.Hostname, b.Hostname) })
-	p.AllApps, p.AllAgents = len(p.Apps), len(p.Agents)
-	p.Apps, p.MoreApps = cap500(p.Apps)
-	p.Tasks, p.MoreTasks = cap500(p.Tasks)
-	p.Agents, p.MoreAgents = cap500(p.Agents)
-	return p
-}
-
-func cap500[T any](list []T) ([]T, int) {
-	if len(list) <= maxRows {
-		return list, 0
-	}
-	return list[:maxRows], len(list) - maxRows
-}
-
-// appRows asks the orchestrator; the page must come soon even when it does not.
-func (g *Gateway) appRows(ctx context.Context) ([]appRow, error) {
-	const op = "read apps"
-	addr, ok := g.cfg.Leader()
-	if !ok {
-		return nil, fault.Newf(op, fault.Unavailable, "no master leads")
-	}
-	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("https://%s:%d/v2/apps", addr, config.PortOrchestrator), nil)
-	if err != nil {
-		return nil, fault.New(op, fault.Internal, err)
-	}
-	req.Header.Set("Accept", "application/json")
-	resp, err := g.cfg.Masters.RoundTrip(req)
-	if err != nil {
-		return nil, fault.New(op, fault.Unavailable, err)
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return nil, fault.Newf(op, fault.Unavailable, "%s", resp.Status)
-	}
-	var list struct {
-		Apps []struct {
-			ID             string            `json:"id"`
-			Instances      int               `json:"instances"`
-			CPUs           float64           `json:"cpus"`
-			Mem            float64           `json:"mem"`
-			TasksRunning   int               `json:"tasksRunning"`
-			TasksStaged    int               `json:"tasksStaged"`
-			TasksHealthy   int               `json:"tasksHealthy"`
-			TasksUnhealthy int               `json:"tasksUnhealthy"`
-			Deployments    []json.RawMessage `json:"deployments"`
-			HealthChecks   []json.RawMessage `json:"healthChecks"`
-		} `json:"apps"`
-	}
-	if err := json.NewDecoder(io.LimitReader(resp.Body, 256<<20)).Decode(&list); err != nil {
-		return nil, fault.New(op, fault.Unavailable, err)
-	}
-	rows := make([]appRow, 0, len(list.Apps))
-	for _, a := range list.Apps {
-		row := appRow{ID: a.ID, Instances: a.Instances, Running: a.TasksRunning, Healthy: a.TasksHealthy, Unhealth: a.TasksUnhealthy, CPUs: a.CPUs, Mem: a.Mem}
-		switch {
-		case len(a.Deployments) > 0:
-			row.State = "deploying"
-		case a.TasksUnhealthy > 0:
-			row.State = "unhealthy"
-		case a.Instances == 0:
-			row.State = "suspended"
-		case a.TasksRunning < a.Instances:
-			row.State = "waiting"
-		case len(a.HealthChecks) > 0:
-			row.State = "healthy"
-		default:
-			row.State = "running"
-		}
-		rows = append(rows, row)
-	}
-	slices.SortFunc(rows, func(a, b appRow) int { return cmp.Compare(a.ID, b.ID) })
-	return rows, nil
 }
