@@ -54,9 +54,13 @@ func eventually(t *testing.T, what string, f func() error) {
 	defer cancel()
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
+	start := time.Now()
 	for {
 		err := f()
 		if err == nil {
+			if took := time.Since(start); took > 3*time.Second {
+				t.Logf("waited %v until %s", took.Round(100*time.Millisecond), what)
+			}
 			return
 		}
 		select {
