@@ -231,7 +231,11 @@ func TestTasks(t *testing.T) {
 	})
 	t.Run("kill with grace", func(t *testing.T) {
 		h.run(f, image(agenttest.Task("stubborn", ""), "ignore"))
-		h.master.State(t, "stubborn", mesos.TaskState_TASK_RUNNING)
+		id := containerID(h.master.State(t, "stubborn", mesos.TaskState_TASK_RUNNING))
+		h.master.Until(t, "it ignores SIGTERM", func() bool {
+			b, err := os.ReadFile(filepath.Join(h.config.WorkDir, "slaves", agenttest.AgentID, "frameworks/fw-1/executors/stubborn/runs", id, "stdout"))
+			return err == nil && strings.Contains(string(b), "ready")
+		})
 		start := time.Now()
 		h.master.Send(t, agenttest.Kill(f, "stubborn", 300*time.Millisecond))
 		h.master.State(t, "stubborn", mesos.TaskState_TASK_KILLING)

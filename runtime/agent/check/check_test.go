@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -85,7 +86,8 @@ func TestReports(t *testing.T) {
 		{"failures within grace say nothing", tcp(0, 10, 1, 20, 3), nil, after(15), []string{"15.105859 true"}},
 		{"failures after grace count by the interval", tcp(0, 10, 1, 0, 3), nil, after(1000), []string{"0 false", "10.105859 false", "20.211718 false kill"}},
 		{"a change for the worse kills", tcp(0, 10, 1, 10, 2), nil, until(15), []string{"0 true", "20 false", "30 false kill"}},
-		{"zero failures never kills", tcp(0, 10, 1, 10, 0), nil, until(15), []string{"0 true", "20 false", "30 false", "40 false", "50 false"}},
+		{"zero failures kill at the first, as in Mesos", tcp(0, 10, 1, 10, 0), nil, until(15), []string{"0 true", "20 false kill"}},
+		{"so many failures never kill", tcp(0, 10, 1, 10, math.MaxUint32), nil, until(15), []string{"0 true", "20 false", "30 false", "40 false", "50 false"}},
 		{"what was reported before is not news", tcp(0, 10, 1, 10, 3), &yes, after(0), nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {

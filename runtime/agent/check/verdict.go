@@ -12,7 +12,7 @@ type Policy struct {
 	Interval time.Duration // between the end of a probe and the next
 	Timeout  time.Duration // of one probe
 	Grace    time.Duration // since the start, in which failures before the first success do not count
-	Failures int           // consecutive failures after which the task is killed; 0: never
+	Failures int           // consecutive failures after which the task is killed; 0: the first
 }
 
 // PolicyOf reads a check's policy. Absent fields have Mesos' defaults.
@@ -37,11 +37,11 @@ const (
 
 // progress folds the results of one check.
 type progress struct {
-	policy   Policy
-	succeded bool
-	failures int
-	fast     time.Duration // pause of the last fast probe
-	counted  time.Time     // when a failure last counted
+	policy    Policy
+	succeeded bool
+	failures  int
+	fast      time.Duration // pause of the last fast probe
+	counted   time.Time     // when a failure last counted
 }
 
 // verdict is what one result means.
@@ -56,10 +56,10 @@ type verdict struct {
 // would have seen.
 func (p *progress) observe(ok bool, now time.Time, since time.Duration) verdict {
 	if ok {
-		p.succeded, p.failures = true, 0
+		p.succeeded, p.failures = true, 0
 		return verdict{report: true, healthy: true}
 	}
-	if !p.succeded {
+	if !p.succeeded {
 		if since < p.policy.Delay+p.policy.Grace {
 			return verdict{}
 		}
@@ -69,12 +69,12 @@ func (p *progress) observe(ok bool, now time.Time, since time.Duration) verdict 
 	}
 	p.counted = now
 	p.failures++
-	return verdict{report: true, kill: p.policy.Failures > 0 && p.failures >= p.policy.Failures}
+	return verdict{report: true, kill: p.failures >= p.policy.Failures}
 }
 
 // pause is how long to wait before the next probe.
 func (p *progress) pause() time.Duration {
-	if p.succeded || p.policy.Delay > 0 {
+	if p.succeeded || p.policy.Delay > 0 {
 		return p.policy.Interval
 	}
 	if p.fast == 0 {

@@ -218,7 +218,8 @@ func (filesIO) Cancel()              {}
 func (filesIO) Wait()                {}
 func (filesIO) Close() error         { return nil }
 
-// Wait implements Driver. It rides out restarts of containerd.
+// Wait implements Driver. It rides out restarts of containerd, whose end shows
+// as errors of many classes: only an unknown container is final.
 func (d *Containerd) Wait(ctx context.Context, id string) (Exit, error) {
 	op := "wait for container " + id
 	ctx = d.ctx(ctx)
@@ -229,7 +230,7 @@ func (d *Containerd) Wait(ctx context.Context, id string) (Exit, error) {
 			return e, nil
 		case ctx.Err() != nil:
 			return Exit{}, fault.New(op, fault.Unavailable, context.Cause(ctx))
-		case kind(err) != fault.Unavailable:
+		case kind(err) == fault.NotFound:
 			return Exit{}, fault.New(op, kind(err), err)
 		}
 		select {
@@ -382,22 +383,24 @@ func (d *Containerd) restoreQuota(info containers.Container) {
 	}
 }
 
-// kind translates containerd's error classes.
+// kind translates containerd's error classes. What an exit channel carries is
+// still in gRPC's terms; those are looked at second, as translating an error
+// that has a class already takes the class away.
 func kind(err error) fault.Kind {
 	if f, ok := errors.AsType[*fault.Error](err); ok {
 		return f.Kind
 	}
-	// What an exit channel carries is still in gRPC's terms.
-	err = errgrpc.ToNative(err)
-	switch {
-	case errdefs.IsNotFound(err):
-		return fault.NotFound
-	case errdefs.IsAlreadyExists(err):
-		return fault.Exists
-	case errdefs.IsInvalidArgument(err):
-		return fault.Invalid
-	case errdefs.IsUnavailable(err), errdefs.IsDeadlineExceeded(err), errdefs.IsCanceled(err):
-		return fault.Unavailable
+	for _, err := range []error{err, errgrpc.ToNative(err)} {
+		switch {
+		case errdefs.IsNotFound(err):
+			return fault.NotFound
+		case errdefs.IsAlreadyExists(err):
+			return fault.Exists
+		case errdefs.IsInvalidArgument(err):
+			return fault.Invalid
+		case errdefs.IsUnavailable(err), errdefs.IsDeadlineExceeded(err), errdefs.IsCanceled(err):
+			return fault.Unavailable
+		}
 	}
 	return fault.Internal
 }

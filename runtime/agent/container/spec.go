@@ -309,21 +309,28 @@ func (d *Containerd) hostMounts(root string) ([]specs.Mount, error) {
 		return specs.Mount{Destination: p, Type: "bind", Source: p, Options: append(opts, "rprivate", "rw")}
 	}
 	mounts := []specs.Mount{bind("/proc", "rbind"), bind("/sys", "rbind"), bind("/dev", "rbind")}
-	hide := append([]string{"/proc", "/sys", "/dev", root, d.o.RunDir, "/run/netns", "/var/lib/docker", "/var/lib/containerd", "/run/containerd", "/run/docker"}, d.o.Hide...)
-	infos, err := mountinfo.GetMounts(func(i *mountinfo.Info) (skip, stop bool) {
-		switch i.FSType {
-		case "nsfs", "autofs", "fuse.lxcfs", "binfmt_misc":
-			return true, false
-		}
-		return i.Mountpoint == "/" || slices.ContainsFunc(hide, func(h string) bool {
-			return i.Mountpoint == h || strings.HasPrefix(i.Mountpoint, h+"/")
-		}), false
-	})
+	hide := append([]string{"/proc", "/sys", "/dev", root, d.o.RunDir, "/var/lib/docker", "/var/lib/containerd", "/var/lib/containers", "/var/lib/kubelet"}, d.o.Hide...)
+	infos, err := mountinfo.GetMounts(nil)
 	if err != nil {
 		return nil, err
 	}
+	skip := func(i *mountinfo.Info) bool {
+		switch i.FSType {
+		case "overlay", "nsfs", "autofs", "fuse.lxcfs", "binfmt_misc":
+			return true
+		}
+		// Below /run are sockets, namespaces and other engines' containers; a
+		// second mount of the root is how this driver shows it to containers.
+		if i.Mountpoint == "/" || strings.HasPrefix(i.Mountpoint, "/run/") || slices.ContainsFunc(infos, func(o *mountinfo.Info) bool {
+			return o.Mountpoint == "/" && o.Major == i.Major && o.Minor == i.Minor && o.Root == i.Root
+		}) {
+			return true
+		}
+		return slices.ContainsFunc(hide, func(h string) bool { return i.Mountpoint == h || strings.HasPrefix(i.Mountpoint, h+"/") })
+	}
+	shown := slices.DeleteFunc(slices.Clone(infos), skip)
 	seen := map[string]bool{}
-	for _, i := range infos {
+	for _, i := range shown {
 		if fi, err := os.Stat(i.Mountpoint); err != nil || !fi.IsDir() || seen[i.Mountpoint] {
 			continue
 		}

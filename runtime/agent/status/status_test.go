@@ -51,6 +51,14 @@ func (s *sent) send(_ context.Context, us []*agentlink.StatusUpdate) error {
 	return s.err
 }
 
+// lines is what was sent so far.
+func (s *sent) lines() []string {
+	synctest.Wait()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]string(nil), s.log...)
+}
+
 func start(t *testing.T) (*status.Manager, *sent) {
 	s := &sent{start: time.Now()}
 	m := status.New(s.send, slog.New(slog.DiscardHandler))
@@ -91,9 +99,9 @@ func TestInOrder(t *testing.T) {
 		if done, err := m.Acknowledge(key, []byte("2")); done || err != nil {
 			t.Errorf("it again: %t, %v", done, err)
 		}
-		if diff := cmp.Diff([]string{"1 TASK_FINISHED 0s", "2 TASK_FINISHED 0s"}, s.log); diff != "" {
+		if diff := cmp.Diff([]string{"1 TASK_FINISHED 0s", "2 TASK_FINISHED 0s"}, s.lines()); diff != "" {
 			// the first may have been sent before the second was known
-			if diff2 := cmp.Diff([]string{"1 TASK_RUNNING 0s", "2 TASK_FINISHED 0s"}, s.log); diff2 != "" {
+			if diff2 := cmp.Diff([]string{"1 TASK_RUNNING 0s", "2 TASK_FINISHED 0s"}, s.lines()); diff2 != "" {
 				t.Error(diff)
 			}
 		}
@@ -116,12 +124,12 @@ func TestRetry(t *testing.T) {
 			"1 TASK_RUNNING 0s", "1 TASK_RUNNING 10s", "1 TASK_RUNNING 30s", "1 TASK_RUNNING 1m10s", "1 TASK_RUNNING 2m30s",
 			"1 TASK_RUNNING 5m10s", "1 TASK_RUNNING 10m30s", "1 TASK_RUNNING 20m30s",
 		}
-		if diff := cmp.Diff(want, s.log); diff != "" {
+		if diff := cmp.Diff(want, s.lines()); diff != "" {
 			t.Error(diff)
 		}
 		m.Resend() // a new master is told at once, and the pauses begin anew
 		time.Sleep(11 * time.Second)
-		if diff := cmp.Diff([]string{"1 TASK_RUNNING 30m0s", "1 TASK_RUNNING 30m10s"}, s.log[len(want):]); diff != "" {
+		if diff := cmp.Diff([]string{"1 TASK_RUNNING 30m0s", "1 TASK_RUNNING 30m10s"}, s.lines()[len(want):]); diff != "" {
 			t.Error(diff)
 		}
 		if m.Pending() != 1 {
