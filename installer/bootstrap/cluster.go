@@ -70,6 +70,7 @@ func readCluster(m resource.PropertyMap) (cluster, *input.Reader) {
 		}
 		h := input.Read(v.ObjectValue())
 		ref := host.Ref{Kind: h.OptionalText("kind"), Dir: h.OptionalText("dir"), Name: h.OptionalText("name")}
+		h.OptionalText("bootId")
 		if !h.Unknown() {
 			c.hosts = append(c.hosts, ref)
 		}

@@ -80,6 +80,8 @@ func Goals(t *topology.Topology, r Release) []engine.Goal {
 			hosts = append(hosts, resource.NewProperty(resource.PropertyMap{
 				"kind": resource.NewProperty("local"), "name": resource.NewProperty(h.Name),
 				"dir": o.Get(engine.Key{Type: TypeHost, Name: h.Name}, "dir"),
+				// After a host was started anew, the cluster is waited for again.
+				"bootId": o.Get(engine.Key{Type: TypeHost, Name: h.Name}, "bootId"),
 			}))
 		}
 		return resource.PropertyMap{

@@ -241,11 +241,10 @@ func (d Status) WriteText(p *Printer) {
 }
 
 func shortDigest(s string) string {
-	_, hex, ok := strings.Cut(s, ":")
-	if ok && len(hex) > 12 {
-		return hex[:12]
+	if _, hex, ok := strings.Cut(s, ":"); ok {
+		s = hex
 	}
-	return s
+	return s[:min(len(s), 12)]
 }
 
 // Run is one operation of the history.
