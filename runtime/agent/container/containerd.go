@@ -67,6 +67,7 @@ type Containerd struct {
 	clamp   clamp
 	pulls   singleflight.Group
 	starts  chan struct{} // holds one token per start under way
+	shims   shims
 
 	mu     sync.Mutex
 	images map[string]*image // by normal reference
@@ -148,29 +149,34 @@ func (d *Containerd) Start(ctx context.Context, s Spec) (Running, error) {
 			return Running{}, fault.New(op, fault.KindOf(err), err)
 		}
 	}
-	opts = append(opts, containerd.WithNewSpec(specOpts...))
 	select {
 	case d.starts <- struct{}{}:
 		defer func() { <-d.starts }()
 	case <-ctx.Done():
 		return Running{}, fault.New(op, fault.Unavailable, context.Cause(ctx))
 	}
-	c, err := d.client.NewContainer(ctx, s.ID, opts...)
+	g := d.shims.join()
+	specOpts = append(specOpts, oci.WithAnnotations(map[string]string{groupAnnotation: g.id}))
+	c, err := d.client.NewContainer(ctx, s.ID, append(opts, containerd.WithNewSpec(specOpts...))...)
+	if err != nil {
+		d.shims.arrived(g, s.ID, false)
+	}
 	if errdefs.IsAlreadyExists(err) { // what is there belongs to another start
 		return Running{}, fault.New(op, fault.Exists, err)
 	}
 	if err != nil {
 		return Running{}, fault.New(op, kind(err), errors.Join(err, d.Remove(context.WithoutCancel(ctx), s.ID)))
 	}
-	r, err := d.run(ctx, c, s, taskOpts)
+	r, err := d.run(ctx, c, s, g, taskOpts)
 	if err != nil {
 		return Running{}, fault.New(op, kind(err), errors.Join(err, d.Remove(context.WithoutCancel(ctx), s.ID)))
 	}
 	return r, nil
 }
 
-func (d *Containerd) run(ctx context.Context, c containerd.Container, s Spec, opts []containerd.NewTaskOpts) (Running, error) {
+func (d *Containerd) run(ctx context.Context, c containerd.Container, s Spec, g *shim, opts []containerd.NewTaskOpts) (Running, error) {
 	t, err := c.NewTask(ctx, logFiles(s.Stdout, s.Stderr), opts...)
+	d.shims.arrived(g, s.ID, err == nil)
 	if err != nil {
 		return Running{}, err
 	}
@@ -303,6 +309,7 @@ func (d *Containerd) Signal(ctx context.Context, id string, sig syscall.Signal, 
 func (d *Containerd) Remove(ctx context.Context, id string) error {
 	op := "remove container " + id
 	ctx = d.ctx(ctx)
+	d.shims.leave(id)
 	c, err := d.client.LoadContainer(ctx, id)
 	if errdefs.IsNotFound(err) {
 		return d.removeSnapshot(ctx, id)
