@@ -20,6 +20,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 
+	"dcos.example/dcos/runtime/agent/agenttest"
 	"dcos.example/dcos/runtime/agent/network"
 	"dcos.example/dcos/runtime/config"
 	"dcos.example/dcos/runtime/fault"
@@ -27,6 +28,7 @@ import (
 
 func options(t testing.TB, third int) network.Options {
 	t.Helper()
+	agenttest.Subnet(t, third)
 	return network.Options{
 		Bridge:   config.Bridge{Name: fmt.Sprintf("dct3b%d", third), Subnet: netip.MustParsePrefix(fmt.Sprintf("198.19.%d.0/24", third))},
 		StateDir: t.TempDir(), Table: fmt.Sprintf("dct3_%d", third), Prefix: "dct3-", Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
@@ -164,6 +166,7 @@ func TestBridge(t *testing.T) {
 // does not depend on the machine having any.
 func hostAddress(t *testing.T) string {
 	t.Helper()
+	agenttest.Subnet(t, 39)
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = "dct3up"
 	up := &netlink.Bridge{LinkAttrs: attrs}
