@@ -12,6 +12,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/netip"
 	"os"
@@ -189,8 +190,11 @@ func (c *cluster) setup(t *testing.T) {
 	if !pool.AppendCertsFromPEM([]byte(ca)) {
 		t.Fatalf("the CA certificate cannot be read: %q", ca)
 	}
-	c.http = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, ResponseHeaderTimeout: 10 * time.Second}}
-	t.Cleanup(c.http.CloseIdleConnections)
+	// A connection that is kept to a host that lost its power tells nothing for
+	// long; a new one fails at once.
+	c.http = &http.Client{Transport: &http.Transport{
+		TLSClientConfig: &tls.Config{RootCAs: pool}, DialContext: (&net.Dialer{Timeout: 2 * time.Second}).DialContext, DisableKeepAlives: true,
+	}}
 	var status struct {
 		Hosts []struct{ Name, Role, Address string }
 	}
@@ -236,7 +240,7 @@ func (c *cluster) call(method, path string, in, out any) error {
 
 // ask sends one request to one master; again says that another may know better.
 func (c *cluster) ask(master, method, path string, body []byte, out any) (again bool, err error) {
-	ctx, cancel := context.WithTimeout(interrupted, 20*time.Second)
+	ctx, cancel := context.WithTimeout(interrupted, 60*time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, method, "https://"+master+path, bytes.NewReader(body))
 	if err != nil {
