@@ -46,7 +46,7 @@ func (a *app) nodeList() *cobra.Command {
 		}
 		var rows [][]string
 		for _, n := range nodes {
-			rows = append(rows, []string{n.Hostname, n.IP, orDash(n.ID), n.Type, n.Status, orDash(n.Region), orDash(n.Zone)})
+			rows = append(rows, []string{n.Hostname, orDash(n.IP), orDash(n.ID), n.Type, n.Status, orDash(n.Region), orDash(n.Zone)})
 		}
 		a.table([]string{"HOSTNAME", "IP", "ID", "TYPE", "STATUS", "REGION", "ZONE"}, rows)
 		return nil
@@ -65,35 +65,57 @@ func listNodes(ctx context.Context, cl *client.Client) ([]node, error) {
 	if err != nil {
 		return nil, err
 	}
-	var hosts []struct {
-		IP       string `json:"private_ip"`
-		Hostname string `json:"hostname"`
-	}
+	var hosts []listedHost
 	if err := cl.Get(ctx, op, "/net/v1/nodes", &hosts); err != nil {
 		return nil, err
 	}
+	return nodesOf(agents.GetGetAgents(), leader.GetGetMaster().GetMasterInfo(), hosts), nil
+}
+
+// listedHost is a master or an agent as the gateway lists them.
+type listedHost struct {
+	IP       string `json:"private_ip"`
+	Hostname string `json:"hostname"`
+}
+
+// nodesOf puts together what the leading master and the gateway know. Hosts
+// that are no agents are masters. After a fail-over agents come back one by
+// one; until then the master has them only from its registry, and the gateway
+// still from the last leader.
+func nodesOf(agents *master.Response_GetAgents, leader *mesos.MasterInfo, hosts []listedHost) []node {
 	nodes := []node{}
-	isAgent := map[string]bool{}
-	for _, ag := range agents.GetGetAgents().GetAgents() {
+	isAgent := map[string]bool{} // by address and by host name
+	for _, ag := range agents.GetAgents() {
 		n := agentNode(ag)
 		isAgent[n.IP] = true
 		nodes = append(nodes, n)
 	}
+	for _, info := range agents.GetRecoveredAgents() {
+		n := agentNode(&master.Response_GetAgents_Agent{AgentInfo: info, TotalResources: info.GetResources()})
+		n.IP, n.Status = "", "RECOVERING"
+		isAgent[n.Hostname] = true
+		for _, h := range hosts {
+			if h.Hostname == n.Hostname {
+				n.IP = h.IP
+			}
+		}
+		nodes = append(nodes, n)
+	}
 	for _, h := range hosts {
-		if isAgent[h.IP] {
+		if isAgent[h.IP] || isAgent[h.Hostname] {
 			continue
 		}
 		n := node{Hostname: h.Hostname, IP: h.IP, Type: "master", Status: "JOINED"}
-		if h.IP == leader.GetGetMaster().GetMasterInfo().GetAddress().GetIp() {
-			n.Type, n.Status = "master (leader)", "JOINED"
-			n.ID = leader.GetGetMaster().GetMasterInfo().GetId()
+		if h.IP == leader.GetAddress().GetIp() {
+			n.Type = "master (leader)"
+			n.ID = leader.GetId()
 		}
 		nodes = append(nodes, n)
 	}
 	slices.SortFunc(nodes, func(a, b node) int {
 		return cmp.Or(-cmp.Compare(a.Type[:1], b.Type[:1]), cmp.Compare(a.Hostname, b.Hostname))
 	})
-	return nodes, nil
+	return nodes
 }
 
 func agentNode(ag *master.Response_GetAgents_Agent) node {
