@@ -610,3 +610,23 @@ func TestLockedStack(t *testing.T) {
 	}
 	f.apply(thing("a", nil))
 }
+
+// An object whose deletion is outstanding goes before one of the same name is
+// made: with names for IDs the deletion would otherwise hit the new one.
+func TestOutstandingDeletionComesFirst(t *testing.T) {
+	f := newFixture(t)
+	f.prov.Fail(providertest.OpCreate, "slot", providertest.Fault{Err: errors.New("lost"), After: true})
+	f.applyFails(thing("slot", nil))
+	f.prov.Fail(providertest.OpDelete, "slot", providertest.Fault{Err: errors.New("busy")})
+	f.applyFails()
+	f.prov.Fail(providertest.OpDelete, "slot", providertest.Fault{})
+	f.prov.Fail(providertest.OpCreate, "slot", providertest.Fault{})
+	if doomed := f.state().Doomed(); len(doomed) != 1 {
+		t.Fatalf("doomed %v", doomed)
+	}
+	f.apply(thing("slot", nil))
+	f.wantObjects("slot")
+	if st := f.state(); len(st.Resources()) != 1 || len(st.Doomed()) != 0 {
+		t.Errorf("resources %v, doomed %v", st.Resources(), st.Doomed())
+	}
+}

@@ -74,9 +74,13 @@ func (x *executor) tasks() []*task {
 	var all, ensures []*task
 	// unsettled: a deletion lies below, so waiting for it could be a circle.
 	unsettled := map[*node]bool{}
+	for _, r := range x.plan.removals {
+		if r.first {
+			unsettled[r.node] = true
+		}
+	}
 	for _, n := range x.plan.nodes {
 		t := &task{urn: n.urn, op: n.step.Op, label: n.goal.Key.String(), ended: make(chan struct{})}
-		unsettled[n] = n.decision.deleteFirst
 		for _, d := range n.deps {
 			t.needs = append(t.needs, ensure[d])
 			unsettled[n] = unsettled[n] || unsettled[d]
@@ -123,7 +127,7 @@ func (x *executor) tasks() []*task {
 			if r.first {
 				ensure[r.node].needs = append(ensure[r.node].needs, t)
 			}
-			if r.node != nil {
+			if r.node != nil && !r.listed { // what is listed is not in use: it can go at once
 				for _, d := range r.node.deps {
 					if !unsettled[d] || root(r) {
 						t.needs = append(t.needs, ensure[d])

@@ -225,7 +225,11 @@ func (p *planner) collectRemovals(ctx context.Context) {
 		}
 	}
 	for _, r := range p.state.Doomed() {
-		p.removals = append(p.removals, &removal{res: r, op: deleteOp(r), node: p.byURN[r.URN], listed: true,
+		n := p.byURN[r.URN]
+		// A new object may need the place of this one; if its ID is a name, it
+		// would even be the object that is deleted afterwards.
+		first := n != nil && n.decision.op == OpCreate
+		p.removals = append(p.removals, &removal{res: r, op: deleteOp(r), node: n, first: first, listed: true,
 			reason: "replaced earlier, its deletion is outstanding"})
 	}
 	for _, pend := range p.state.Pending() {
