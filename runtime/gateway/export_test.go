@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"fmt"
+	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
@@ -22,3 +23,6 @@ var DialApps = dialApps
 
 // SetApps replaces the way to apps.
 func (g *Gateway) SetApps(rt http.RoundTripper) { g.apps = rt }
+
+// SetLog replaces the log.
+func (g *Gateway) SetLog(log *slog.Logger) { g.cfg.Log = log }

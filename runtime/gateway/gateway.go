@@ -98,7 +98,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	row := g.match(r.URL.Path)
 	if row.access == everyone {
-		row.handler.ServeHTTP(w, r)
+		row.handler.ServeHTTP(g.audit(w, r, ""), r) // logins, by the status that they got
 		return
 	}
 	uid, err := g.cfg.Auth.Authenticate(r)
@@ -112,12 +112,10 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if r.Header.Get("Authorization") == "" && !g.sameOrigin(r) {
-		g.refuse(w, r, http.StatusForbidden, "The request was made by a page of another origin.")
+		g.refuse(g.audit(w, r, uid), r, http.StatusForbidden, "The request was made by a page of another origin.")
 		return
 	}
-	if r.Method != http.MethodGet && r.Method != http.MethodHead && r.Method != http.MethodOptions {
-		g.cfg.Log.Info("audit", "user", uid, "method", r.Method, "path", r.URL.Path, "remote", r.RemoteAddr)
-	}
+	w = g.audit(w, r, uid)
 	row.handler.ServeHTTP(w, r)
 }
 
