@@ -78,6 +78,18 @@ type app struct {
 func (a *app) root() *cobra.Command {
 	var debug bool
 	root := group("dcos", "Drive a DC/OS cluster")
+	root.Long = `dcos drives a DC/OS cluster through its front door.
+
+  dcos cluster setup https://ADDRESS    trust a cluster, log in, remember it
+  dcos marathon app add app.json        run an app
+  dcos marathon app list                what is wanted, and how it is
+  dcos task list                        what runs, and where
+  dcos task log -f TASK                 what a task says
+  dcos task exec -it TASK sh            look inside
+
+A TASK is an ID, or any part of an ID or name. --json prints what programs read.
+Exit codes: 0 done, 1 failed, 2 wrong usage or input; task exec ends as its command does.
+DCOS_DIR, DCOS_CLUSTER, DCOS_URL and DCOS_ACS_TOKEN stand above what is remembered.`
 	root.Version = config.Version
 	root.SilenceUsage, root.SilenceErrors = true, true
 	root.PersistentFlags().BoolVar(&debug, "debug", false, "print requests to standard error")
@@ -87,6 +99,7 @@ func (a *app) root() *cobra.Command {
 		}
 	}
 	root.AddCommand(a.clusterCmd(), a.authCmd(), a.nodeCmd(), a.marathonCmd(), a.taskCmd(), a.serviceCmd(), a.configCmd())
+	a.complete(root)
 	return root
 }
 

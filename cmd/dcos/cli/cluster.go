@@ -75,6 +75,9 @@ func (a *app) setup(ctx context.Context, address string, s setup) error {
 		return err
 	}
 	open, err := needsNoLogin(ctx, cl)
+	if fault.Is(err, fault.Denied) && s.caFile != "" {
+		return fault.Newf(op, fault.Denied, "%s does not show a certificate signed by the one in %s. Is it that cluster's CA certificate? It prints its own by `dcos-install output -raw ca_certificate`", c.URL, s.caFile)
+	}
 	if err != nil {
 		return err
 	}
