@@ -31,7 +31,7 @@ func options(t testing.TB, third int) network.Options {
 	agenttest.Subnet(t, third)
 	return network.Options{
 		Bridge:   config.Bridge{Name: fmt.Sprintf("dct3b%d", third), Subnet: netip.MustParsePrefix(fmt.Sprintf("198.19.%d.0/24", third))},
-		StateDir: t.TempDir(), Table: fmt.Sprintf("dct3_%d", third), Prefix: "dct3-", Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
+		StateDir: t.TempDir(), Table: fmt.Sprintf("dct3_%d", third), Prefix: fmt.Sprintf("dct3-%d-", third), Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	}
 }
 
