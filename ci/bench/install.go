@@ -357,17 +357,11 @@ func (b *bench) three(ctx context.Context) (err error) {
 			return err
 		}
 		up.seconds(took)
-		if err := pause(ctx, 2*time.Second); err != nil { // the others shall have joined
-			return err
-		}
 		took, err = b.failOver(ctx, c, func(p process) error { return unix.Kill(p.pid, unix.SIGKILL) })
 		if err != nil {
 			return fmt.Errorf("kill the leader: %w", err)
 		}
 		killed.seconds(took)
-		if err := pause(ctx, 4*time.Second); err != nil { // the killed one has come back
-			return err
-		}
 		took, err = b.failOver(ctx, c, func(p process) error {
 			for _, init := range find(mustProcesses(c.s.name), "dcos-init") {
 				if init.host == p.host {
@@ -413,14 +407,13 @@ func mustProcesses(cluster string) []process {
 func (b *bench) failOver(ctx context.Context, c *cluster, strike func(process) error) (time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	var leader struct{ Leader string }
-	if err := c.marathon(ctx, "GET", "/leader", nil, &leader); err != nil {
+	addr, err := c.complete(ctx)
+	if err != nil {
 		return 0, err
 	}
-	addr, _, _ := strings.Cut(leader.Leader, ":")
 	index := slices.IndexFunc(c.urls, func(u string) bool { return strings.TrimPrefix(u, "https://") == addr })
 	if index < 0 {
-		return 0, fmt.Errorf("the leader %q is none of %v", leader.Leader, c.urls)
+		return 0, fmt.Errorf("the leader %q is none of %v", addr, c.urls)
 	}
 	host := fmt.Sprintf("master-%d", index+1)
 	all, err := processes(c.s.name)
@@ -447,10 +440,7 @@ func (b *bench) failOver(ctx context.Context, c *cluster, strike func(process) e
 		err := c.call(try, others[n%len(others)], "POST", "/marathon/v2/apps", app(fmt.Sprintf("/after-%d", time.Now().UnixNano()), 0, nil), nil)
 		cancel()
 		if err == nil {
-			took := time.Since(start)
-			c.urls = append(others, c.urls[index]) // ask one that lives first
-			slices.Sort(c.urls)
-			return took, b.relearn(ctx, c, others)
+			return time.Since(start), nil
 		}
 		if e := pause(ctx, 20*time.Millisecond); e != nil {
 			return 0, fmt.Errorf("no master answers: %w", err)
@@ -458,7 +448,21 @@ func (b *bench) failOver(ctx context.Context, c *cluster, strike func(process) e
 	}
 }
 
-// relearn points the client's first address at a master that lives.
-func (b *bench) relearn(ctx context.Context, c *cluster, alive []string) error {
-	return c.call(ctx, alive[0], "GET", "/marathon/v2/leader", nil, nil)
+// complete waits until every master answers and returns the leader's address.
+func (c *cluster) complete(ctx context.Context) (leader string, err error) {
+	for i := 0; i < len(c.urls); {
+		var l struct{ Leader string }
+		try, cancel := context.WithTimeout(ctx, time.Second)
+		err := c.call(try, c.urls[i], "GET", "/marathon/v2/leader", nil, &l)
+		cancel()
+		if err == nil {
+			leader, _, _ = strings.Cut(l.Leader, ":")
+			i++
+			continue
+		}
+		if e := pause(ctx, 100*time.Millisecond); e != nil {
+			return "", fmt.Errorf("wait for all masters: %w", err)
+		}
+	}
+	return leader, nil
 }
