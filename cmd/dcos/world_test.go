@@ -227,7 +227,7 @@ func newOrchestrator() http.Handler {
 		_, _ = io.WriteString(w, `{"version":"v","deploymentId":"d2"}`)
 	})
 	mux.HandleFunc("GET /v2/queue", func(w http.ResponseWriter, r *http.Request) {
-		_, _ = io.WriteString(w, `{"queue":[{"count":1,"app":{"id":"/stuck"},"delay":{"overdue":true}}]}`)
+		_, _ = io.WriteString(w, stuckQueue)
 	})
 	mux.HandleFunc("GET /v2/tasks", func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.WriteString(w, `{"tasks":[{"appId":"/web","id":"web.1","host":"a1","startedAt":"2026-01-02T03:04:05.000Z","healthCheckResults":[{"alive":false}]}]}`)
@@ -472,3 +472,14 @@ func (a *fakeAgent) input(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 }
+
+// stuckQueue is the queue of a cluster of two agents and a public one, with an
+// app that wants 1000 CPUs.
+const stuckQueue = `{"queue":[{"count":1,"since":"2026-01-02T03:04:05.000Z","app":{"id":"/stuck","cpus":1000,"mem":128},"delay":{"overdue":true},
+"processedOffersSummary":{"processedOffersCount":9,"unusedOffersCount":9,"lastUnusedOfferAt":"2026-01-02T03:05:00.000Z","rejectSummaryLastOffers":[
+{"reason":"UnfulfilledRole","declined":1,"processed":3},{"reason":"UnfulfilledConstraint","declined":0,"processed":2},
+{"reason":"InsufficientCpus","declined":2,"processed":2},{"reason":"InsufficientMemory","declined":0,"processed":0}]},
+"lastUnusedOffers":[
+{"offer":{"hostname":"a3","resources":[{"name":"cpus","role":"slave_public","scalar":64}]},"reason":["UnfulfilledRole","InsufficientCpus"],"timestamp":"2026-01-02T03:05:00.000Z"},
+{"offer":{"hostname":"a1","resources":[{"name":"cpus","role":"*","scalar":1.5}]},"reason":["InsufficientCpus"],"timestamp":"2026-01-02T03:05:00.000Z"},
+{"offer":{"hostname":"a2","resources":[{"name":"cpus","role":"*","scalar":2},{"name":"mem","role":"*","scalar":512}]},"reason":["InsufficientCpus"],"timestamp":"2026-01-02T03:05:00.000Z"}]}]}`

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -27,7 +28,8 @@ func (a *app) marathonCmd() *cobra.Command {
 	return group("marathon", "Deploy and manage apps",
 		group("app", "Manage apps", a.appAdd(), a.appList(), a.appShow(), a.appUpdate(), a.appScale(), a.appStart(), a.appStop(), a.appRestart(), a.appRemove(), versions),
 		group("deployment", "Follow and undo deployments", a.deploymentList(), a.deploymentRollback(), a.deploymentWatch()),
-		group("task", "Show the tasks of apps", a.appTasks()))
+		group("task", "Show the tasks of apps", a.appTasks()),
+		a.debugCmd())
 }
 
 // appPath is where an app is, with its id's slashes as they are.
@@ -78,6 +80,7 @@ func (a *app) appAdd() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		unknownFields(a.Stderr, body)
 		var out marathon.AppInfo
 		if err := cl.Send(ctx, "add app", http.MethodPost, marathonPath+"/apps", body, &out); err != nil {
 			if fault.Is(err, fault.Conflict) {
@@ -127,9 +130,13 @@ func (a *app) appList() *cobra.Command {
 			}
 			return nil
 		}
-		waiting, err := waitingApps(ctx, cl)
+		queue, err := readQueue(ctx, cl)
 		if err != nil {
 			return err
+		}
+		waiting := map[string]bool{}
+		for _, q := range queue {
+			waiting[q.App.ID] = q.waits()
 		}
 		actions, err := appActions(ctx, cl)
 		if err != nil {
@@ -140,6 +147,7 @@ func (a *app) appList() *cobra.Command {
 			rows = append(rows, appCells(app, actions[app.ID], waiting[app.ID]))
 		}
 		a.table([]string{"ID", "MEM", "CPUS", "TASKS", "HEALTH", "DEPLOYMENT", "WAITING", "CONTAINER", "CMD"}, rows)
+		a.explainWaiting(queue, nil)
 		return nil
 	})
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
@@ -178,32 +186,9 @@ func appCells(app marathon.AppInfo, action string, waiting bool) []string {
 		wait = "True"
 	}
 	return []string{
-		app.ID, fmt.Sprint(app.Mem), fmt.Sprint(app.CPUs), fmt.Sprintf("%d/%d", count(app.TasksRunning), app.Instances),
+		app.ID, number(app.Mem), number(app.CPUs), fmt.Sprintf("%d/%d", count(app.TasksRunning), app.Instances),
 		health, cmp.Or(action, "N/A"), wait, container, command,
 	}
-}
-
-// waitingApps are those that the queue holds because no offer fits.
-func waitingApps(ctx context.Context, cl *client.Client) (map[string]bool, error) {
-	var q struct {
-		Queue []struct {
-			Count int `json:"count"`
-			App   struct {
-				ID string `json:"id"`
-			} `json:"app"`
-			Delay struct {
-				Overdue bool `json:"overdue"`
-			} `json:"delay"`
-		} `json:"queue"`
-	}
-	if err := cl.Get(ctx, "read the queue", marathonPath+"/queue", &q); err != nil {
-		return nil, err
-	}
-	m := map[string]bool{}
-	for _, item := range q.Queue {
-		m[item.App.ID] = item.Delay.Overdue && item.Count > 0
-	}
-	return m, nil
 }
 
 // verbs are how the CLI of DC/OS calls what a deployment does.
@@ -277,7 +262,16 @@ func (a *app) appUpdate() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return a.change(ctx, "update app "+args[0], http.MethodPut, appPath(args[0], "", force), body)
+		op := "update app " + args[0]
+		cl, err := a.connect()
+		if err != nil {
+			return err
+		}
+		if err := mustExist(ctx, cl, op, args[0]); err != nil {
+			return hint(err)
+		}
+		unknownFields(a.Stderr, body)
+		return a.change(ctx, op, http.MethodPut, appPath(args[0], "", force), body)
 	})
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "replace a deployment that is under way")
 	return cmd
@@ -298,6 +292,9 @@ func properties(list []string) ([]byte, error) {
 		dec.UseNumber()
 		if slices.Contains(textProperties, name) || dec.Decode(&v) != nil || dec.More() {
 			v = value
+		}
+		if known := fieldNames(reflect.TypeFor[marathon.App]()); !slices.Contains(known, name) {
+			return nil, fault.Newf("read properties", fault.Invalid, "apps have no property %q.%s", name, similar(name, known))
 		}
 		m[name] = v
 	}
@@ -463,6 +460,13 @@ func (a *app) deploymentList() *cobra.Command {
 			})
 		}
 		a.table([]string{"APP", "POD", "ACTION", "PROGRESS", "ID"}, rows)
+		queue, err := readQueue(ctx, cl)
+		if err != nil {
+			return err
+		}
+		a.explainWaiting(queue, func(id string) bool {
+			return slices.ContainsFunc(list, func(d marathon.Deployment) bool { return slices.Contains(d.AffectedApps, id) })
+		})
 		return nil
 	})
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
@@ -497,7 +501,7 @@ func (a *app) deploymentWatch() *cobra.Command {
 		if interval <= 0 {
 			return fault.Newf(op, fault.Invalid, "the interval must be positive")
 		}
-		last := ""
+		last, said := "", ""
 		for n := 1; ; n++ {
 			list, err := deployments(ctx, cl)
 			if err != nil {
@@ -512,6 +516,18 @@ func (a *app) deploymentWatch() *cobra.Command {
 			if now != last {
 				fmt.Fprintln(a.Stdout, now)
 				last = now
+			}
+			if n%5 == 2 { // soon, and now and then: what it waits for may change
+				queue, err := readQueue(ctx, cl)
+				if err != nil {
+					return err
+				}
+				for _, q := range queue {
+					if why := q.why(); q.waits() && why != said && slices.Contains(list[at].AffectedApps, q.App.ID) {
+						fmt.Fprintln(a.Stdout, why+".")
+						said = why
+					}
+				}
 			}
 			if limit > 0 && n >= limit {
 				return fault.Newf(op, fault.Unavailable, "it has not ended after %d looks", n)
