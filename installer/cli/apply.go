@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -85,10 +86,7 @@ func (r *run) apply(ctx context.Context, w *work, approved bool, args []string) 
 			return err
 		}
 	} else {
-		doc.Resume = "dcos-install apply"
-		if len(args) > 0 && !r.isPlan(args) {
-			doc.Resume += " " + args[0]
-		}
+		doc.Resume = r.resume("apply", args)
 	}
 	if serr := r.show(doc); serr != nil {
 		return serr
@@ -97,6 +95,42 @@ func (r *run) apply(ctx context.Context, w *work, approved bool, args []string) 
 		return reported{exitOf(err)}
 	}
 	return s.writeMeta()
+}
+
+// resume is the command line that goes on: the same file and variables. A plan
+// is stale once part of it was carried out.
+func (r *run) resume(command string, args []string) string {
+	words := []string{"dcos-install"}
+	flag := func(name, value string) {
+		if value != "" {
+			words = append(words, "-"+name, quoted(value))
+		}
+	}
+	flag("chdir", r.chdir)
+	words = append(words, command)
+	if len(args) > 0 && !r.isPlan(args) {
+		words = append(words, quoted(args[0]))
+	}
+	flag("cluster", r.cluster)
+	flag("bundle", r.bundle)
+	flag("state", r.state)
+	for _, f := range r.varFiles {
+		flag("var-file", f)
+	}
+	for _, v := range r.vars {
+		flag("var", v)
+	}
+	return strings.Join(words, " ")
+}
+
+// quoted is s as a word of a shell.
+func quoted(s string) string {
+	if strings.ContainsFunc(s, func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_./=:,@%+", r))
+	}) {
+		return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+	}
+	return s
 }
 
 func exitOf(err error) int {
@@ -208,10 +242,7 @@ func (r *run) destroy(ctx context.Context, args []string, approved bool) error {
 	}
 	d := s.result("destroy", res, err, start)
 	if err != nil {
-		d.Resume = "dcos-install destroy"
-		if len(args) > 0 {
-			d.Resume += " " + args[0]
-		}
+		d.Resume = r.resume("destroy", args)
 		return errors.Join(r.show(d), reported{exitOf(err)})
 	}
 	// A cluster made anew has another password and other outputs.

@@ -18,6 +18,7 @@ import (
 	"dcos.example/dcos/installer/bundle"
 	"dcos.example/dcos/installer/cli/view"
 	"dcos.example/dcos/installer/diag"
+	"dcos.example/dcos/installer/stack"
 	"dcos.example/dcos/providers"
 	"dcos.example/dcos/runtime/config"
 	"dcos.example/dcos/runtime/fault"
@@ -82,6 +83,7 @@ type run struct {
 	cluster  string
 	parallel int
 	dir      string // working directory
+	chdir    string // as given
 
 	exit int
 }
@@ -149,8 +151,8 @@ func hint(err error) string {
 	switch {
 	case errors.Is(err, fs.ErrPermission):
 		return "The state belongs to the user who ran the first apply: run it as that user, or with sudo."
-	case fault.Is(err, fault.Conflict) && !errors.As(err, new(explained)):
-		return "Wait for the other run to end, or for a stale plan make a new one with dcos-install plan."
+	case errors.As(err, new(*stack.LockedError)):
+		return "Wait for that run to end, then give the command again. Nothing was changed."
 	}
 	return ""
 }
@@ -226,20 +228,19 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or input, 3 the plan has changes (wi
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	chdir := ""
 	root.PersistentPreRunE = func(*cobra.Command, []string) error {
-		if chdir == "" {
+		if r.chdir == "" {
 			return nil
 		}
-		dir := r.abs(chdir)
+		dir := r.abs(r.chdir)
 		if fi, err := os.Stat(dir); err != nil || !fi.IsDir() {
-			return usageError{fmt.Errorf("-chdir: %s is not a directory", chdir)}
+			return usageError{fmt.Errorf("-chdir: %s is not a directory", r.chdir)}
 		}
 		r.dir = dir
 		return nil
 	}
 	f := root.PersistentFlags()
-	f.StringVar(&chdir, "chdir", "", "work as if started in a `directory`")
+	f.StringVar(&r.chdir, "chdir", "", "work as if started in a `directory`")
 	f.BoolVar(&r.json, "json", false, "answer in JSON, one document a line")
 	f.BoolVar(&r.noColor, "no-color", false, "no colours")
 	f.StringVar(&r.state, "state", "", "state `directory` (default .dcos next to FILE)")

@@ -29,6 +29,7 @@ const generated = "gen-3rated-Passw0rd"
 // directory of its own, and adds the outputs that the real providers have.
 type world struct {
 	dir   string
+	stack string // directory of the state
 	kinds map[tokens.Type]*providertest.Provider
 }
 
@@ -108,6 +109,9 @@ func (w *world) Create(ctx context.Context, r plugin.CreateRequest) (plugin.Crea
 	if res.Properties != nil {
 		res.Properties = w.decorate(t, r.URN.Name(), in, res.Properties, !r.Preview)
 	}
+	if t == program.TypeNetwork && !r.Preview && err == nil {
+		err = os.WriteFile(filepath.Join(w.dir, "origin"), []byte(w.stack), 0o600)
+	}
 	return res, err
 }
 
@@ -156,8 +160,10 @@ func app() *cli.App {
 			if err != nil {
 				return nil, err
 			}
+			w.stack = o.StateDir
 			return w.set(), nil
 		},
+		Leftovers: func(cli.ProviderOptions) (cli.Leftovers, error) { return leftovers{env("WORLD")}, nil },
 		Bundle: func(path string) (string, bundle.Manifest, error) {
 			v := env("BUNDLE_VERSION")
 			if v == "" {
@@ -216,4 +222,24 @@ func runApp() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	os.Exit(app().Run(ctx, os.Args[1:]))
+}
+
+// leftovers are the worlds of other states.
+type leftovers struct{ dir string }
+
+func (l leftovers) Origin(cluster string) (string, []string, bool, error) {
+	origin, err := os.ReadFile(filepath.Join(l.dir, cluster, "origin"))
+	if err != nil {
+		return "", nil, false, nil
+	}
+	files, err := filepath.Glob(filepath.Join(l.dir, cluster, "Host", "*.json"))
+	var hosts []string
+	for _, f := range files {
+		hosts = append(hosts, strings.TrimSuffix(filepath.Base(f), ".json"))
+	}
+	return string(origin), hosts, len(hosts) > 0, err
+}
+
+func (l leftovers) Destroy(_ context.Context, cluster string) error {
+	return os.RemoveAll(filepath.Join(l.dir, cluster))
 }

@@ -27,11 +27,6 @@ type Leftovers interface {
 	Destroy(ctx context.Context, cluster string) error
 }
 
-// explained is an error that says itself what to do.
-type explained struct{ error }
-
-func (e explained) Unwrap() error { return e.error }
-
 // elsewhere returns an error when the cluster is there and belongs to another
 // state than the one in dir, which is there too.
 func elsewhere(op, cluster, origin, dir string) error {
@@ -41,9 +36,9 @@ func elsewhere(op, cluster, origin, dir string) error {
 	if _, err := os.Stat(filepath.Join(origin, "state.json")); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	return explained{fault.Newf(op, fault.Conflict, "cluster %s exists on this machine, and its state is in %s.\n"+
+	return fault.Newf(op, fault.Conflict, "cluster %s exists on this machine, and its state is in %s.\n"+
 		"To work on that cluster, give -state %s. To make another one beside it, give it another name (cluster \"…\") and another range.",
-		cluster, origin, filepath.Dir(origin))}
+		cluster, origin, filepath.Dir(origin))
 }
 
 // network reports whether the stack has the cluster's network, which every
@@ -88,9 +83,9 @@ func (r *run) stray(s *session) error {
 	if origin != "" {
 		where = " in " + origin
 	}
-	return explained{fault.Newf(op, fault.Conflict, "%s of a cluster %s %s on this machine, but the state%s that knows them is gone.\n"+
+	return fault.Newf(op, fault.Conflict, "%s of a cluster %s %s on this machine, but the state%s that knows them is gone.\n"+
 		"If there is a copy of the state, put it back. Otherwise remove what is left with dcos-install destroy, and apply again.",
-		plural(len(hosts), "host"), s.cluster, isAre(len(hosts)), where)}
+		plural(len(hosts), "host"), s.cluster, isAre(len(hosts)), where)
 }
 
 func plural(n int, what string) string {

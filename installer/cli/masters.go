@@ -36,13 +36,13 @@ func (w *work) keepsMasters(p *engine.Plan) error {
 	const op = "plan the masters"
 	const anew = "To have it otherwise, destroy the cluster and apply anew; its apps are lost with it (dcos marathon app list --json shows them)."
 	if !slices.Equal(have, want) {
-		return explained{fault.Newf(op, fault.Invalid, "the cluster has %d, the file wants %d. The masters hold the cluster's state, and their number cannot be changed while it exists.\n"+
-			"Set the count of node_group \"master\" to %d again. %s", len(have), len(want), len(have), anew)}
+		return fault.Newf(op, fault.Invalid, "the cluster has %d, the file wants %d. The masters hold the cluster's state, and their number cannot be changed while it exists.\n"+
+			"Set the count of node_group \"master\" to %d again. %s", len(have), len(want), len(have), anew)
 	}
 	for _, step := range p.Steps {
 		if step.Type == string(program.TypeHost) && step.Op == engine.OpReplace && slices.Contains(have, step.Name) {
-			return explained{fault.Newf(op, fault.Invalid, "%s would be made anew, because its %s would change, and the cluster's state on it would be lost.\n"+
-				"Take that change of the file back. %s", step.Name, strings.Join(step.ReplaceKeys, " and "), anew)}
+			return fault.Newf(op, fault.Invalid, "%s would be made anew, because its %s would change, and the cluster's state on it would be lost.\n"+
+				"Take that change of the file back. %s", step.Name, strings.Join(step.ReplaceKeys, " and "), anew)
 		}
 	}
 	return nil

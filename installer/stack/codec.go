@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	"github.com/pulumi/pulumi/sdk/v3/go/common/resource"
+
+	"dcos.example/dcos/runtime/fault"
 )
 
 // encodeMap turns properties into what is written: plain JSON values, and for a
@@ -121,7 +123,7 @@ func (s *secrets) open(sealed string) (resource.PropertyValue, error) {
 	}
 	plain, err := c.DecryptValue(context.Background(), sealed)
 	if err != nil {
-		return resource.PropertyValue{}, fmt.Errorf("decrypt: %w", err)
+		return resource.PropertyValue{}, fault.Newf("decrypt", fault.Denied, "the key of the stack is not the one that this state was encrypted with; put that one back (%w)", err)
 	}
 	var x any
 	if err := json.Unmarshal([]byte(plain), &x); err != nil {

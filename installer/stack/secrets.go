@@ -149,11 +149,11 @@ func keyCrypter(dir string) (config.Crypter, error) {
 	path := filepath.Join(dir, keyFile)
 	raw, err := os.ReadFile(path)
 	if err != nil {
-		return nil, fault.Newf(op, fault.Denied, "secrets cannot be decrypted without it: %w", err)
+		return nil, fault.Newf(op, fault.Denied, "the secrets of the cluster cannot be decrypted without it: %w\nPut the file back from where you saved it. Without it the cluster can only be destroyed and made anew: remove %s, then dcos-install destroy", err, dir)
 	}
 	key, err := base64.StdEncoding.DecodeString(string(bytes.TrimSpace(raw)))
 	if err != nil || len(key) != 32 {
-		return nil, fault.Newf(op, fault.Denied, "%s does not hold 32 bytes in base64", path)
+		return nil, fault.Newf(op, fault.Denied, "%s does not hold 32 bytes in base64: it is not the file that this stack was made with; put that back", path)
 	}
 	return config.NewSymmetricCrypter(key), nil
 }

@@ -283,7 +283,7 @@ func (s *Stack) thaw(d apitype.ResourceV3) (*Resource, error) {
 		r.Outputs, err = s.secrets.decodeMap(d.Outputs)
 	}
 	if err != nil {
-		return nil, fault.New("read "+string(d.URN)+" from the state", fault.KindOf(err), err)
+		return nil, fault.New(fmt.Sprintf("read %s %s from the state", r.Type.Name(), d.URN.Name()), fault.KindOf(err), err)
 	}
 	return r, nil
 }
