@@ -133,7 +133,8 @@ func (s *session) hosts(st *stack.State, drift []engine.Drift, looked bool) []vi
 		}
 		if node == nil || len(res.InitErrors) > 0 || len(node.InitErrors) > 0 {
 			h.State = "unfinished"
-		} else {
+		}
+		if node != nil {
 			h.Release = text(node.Outputs["release"])
 		}
 		for _, key := range []engine.Key{nodeKey, k} {

@@ -43,6 +43,10 @@ func (l *local) op(format string, args ...any) string {
 
 func (l *local) fail(err error, format string, args ...any) error {
 	op := l.op(format, args...)
+	// The path in it is ours; that of the host is in op.
+	if p, ok := errors.AsType[*fs.PathError](err); ok {
+		err = p.Err
+	}
 	switch {
 	case errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT):
 		return fault.New(op, fault.Exhausted, fmt.Errorf("%w (%s)", err, l.space()))

@@ -7,6 +7,7 @@ import (
 
 	"github.com/pulumi/pulumi/sdk/v3/go/common/resource"
 	"github.com/pulumi/pulumi/sdk/v3/go/common/resource/plugin"
+	"golang.org/x/sys/unix"
 
 	"dcos.example/dcos/providers"
 	"dcos.example/dcos/providers/input"
@@ -115,6 +116,12 @@ func readHost(r *input.Reader) simhost.Host {
 	} {
 		if c.have < c.least && c.have != 0 || c.have < 0 {
 			r.Fail(key, "must be at least %g, not %g", c.least, c.have)
+		}
+	}
+	var si unix.Sysinfo_t
+	if err := unix.Sysinfo(&si); err == nil {
+		if total := int64(si.Totalram) * int64(si.Unit) >> 20; h.MemoryMiB > total {
+			r.Fail("memoryMiB", "must be at most what this machine has, %d, not %d", total, h.MemoryMiB)
 		}
 	}
 	return h

@@ -91,7 +91,7 @@ func (d Result) WriteText(p *Printer) {
 		what := fmt.Sprintf("%s %s: ", f.Op, keyText(f.Type, f.Name))
 		why := strings.TrimSpace(strings.TrimPrefix(f.Error, what))
 		p.Printf("\n%s %s%s\n", p.paint(red, "Error:"), what, strings.ReplaceAll(why, "\n", "\n  "))
-		if f.Kept {
+		if f.Kept && (f.Op == engine.OpCreate || f.Op == engine.OpReplace) {
 			p.Printf("  Part of it exists and is recorded; the next apply finishes it.\n")
 		}
 	}
