@@ -41,10 +41,11 @@ func (b *bench) churn(ctx context.Context, c *cluster) error {
 
 // cycles deploys and removes n apps, four at a time.
 func (b *bench) cycles(ctx context.Context, c *cluster, n int) error {
-	g, ctx := errgroup.WithContext(ctx)
+	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(4)
 	for i := range n {
 		g.Go(func() error {
+			ctx := gctx
 			id := fmt.Sprintf("/churn-%d", i)
 			if err := c.marathon(ctx, "POST", "/apps", app(id, 1, nil), nil); err != nil {
 				return err
@@ -129,10 +130,10 @@ func onHost(pid int, n map[string]float64) error {
 	}
 	n["links"] += float64(strings.Count(string(links), "\n"))
 	for name, pattern := range map[string]string{
-		"netns":      root + "/run/dcos/agent/netns/*",
+		"netns":      root + "/run/netns/dcos-*",
 		"snapshots":  root + "/var/lib/dcos/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots/*",
 		"checkpoint": root + "/var/lib/dcos/agent/meta/*/*/*",
-		"cgroups":    root + "/sys/fs/cgroup/memory/dcos/*",
+		"cgroups":    root + "/sys/fs/cgroup/memory/dcos/*/",
 	} {
 		found, err := filepath.Glob(pattern)
 		if err != nil {
