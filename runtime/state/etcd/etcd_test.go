@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -81,4 +83,48 @@ func TestConformance(t *testing.T) {
 			t.Errorf("got %v, want invalid", err)
 		}
 	})
+}
+
+// TestCloseAll: when all members are stopped at once, the leader does not wait
+// long for one that has gone to take its leadership.
+func TestCloseAll(t *testing.T) {
+	ps := peers(t, 3)
+	members := make([]*etcd.Member, len(ps))
+	var starting sync.WaitGroup
+	for i := range ps {
+		starting.Go(func() {
+			m, err := etcd.Start(t.Context(), etcd.Options{
+				Self: ps[i], Peers: ps, Token: t.Name(), DataDir: filepath.Join(t.TempDir(), ps[i].Name),
+				Heartbeat: 50 * time.Millisecond, Election: 500 * time.Millisecond,
+			})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			members[i] = m
+		})
+	}
+	starting.Wait()
+	if t.Failed() {
+		t.FailNow()
+	}
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		var closing sync.WaitGroup
+		defer closing.Wait()
+		for _, m := range members {
+			closing.Go(func() {
+				if err := m.Close(); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	}()
+	select {
+	case <-closed:
+	case <-time.After(5 * time.Second): // etcd's own patience is 6 s
+		t.Error("closing takes as long as etcd waits for a member that has gone")
+		<-closed
+	}
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"go.etcd.io/etcd/client/pkg/v3/transport"
@@ -42,8 +43,10 @@ type Options struct {
 
 // Member is an etcd member running in this process.
 type Member struct {
-	etcd   *embed.Etcd
-	client *clientv3.Client
+	etcd     *embed.Etcd
+	client   *clientv3.Client
+	election time.Duration
+	handing  sync.WaitGroup // of hand-overs that were given up
 }
 
 // Start runs a member and returns when it has joined: with three members,
@@ -65,7 +68,7 @@ func Start(ctx context.Context, o Options) (*Member, error) {
 		e.Close()
 		return nil, fault.Newf("start etcd", fault.Unavailable, "not ready: fewer than %d of %d masters are up: %w", len(o.Peers)/2+1, len(o.Peers), ctx.Err())
 	}
-	return &Member{etcd: e, client: v3client.New(e.Server)}, nil
+	return &Member{etcd: e, client: v3client.New(e.Server), election: o.Election}, nil
 }
 
 func configure(o Options) *embed.Config {
@@ -109,12 +112,22 @@ func (m *Member) Leads() bool { return m.etcd.Server.Leader() == m.etcd.Server.M
 // raft leader. A leader that lost its quorum does not close it: ask Leads.
 func (m *Member) LeaderChanged() <-chan struct{} { return m.etcd.Server.LeaderChangedNotify() }
 
-// Abdicate hands raft leadership to another member, if there is one.
+// Abdicate hands raft leadership to another member, if there is one. It gives
+// up after an election timeout, as raft does: etcd itself would wait for five
+// seconds more for a member that went down just before.
 func (m *Member) Abdicate() error {
-	if err := m.etcd.Server.TryTransferLeadershipOnShutdown(); err != nil {
-		return fault.New("hand leadership over", fault.Unavailable, err)
+	const op = "hand leadership over"
+	done := make(chan error, 1)
+	m.handing.Go(func() { done <- m.etcd.Server.TryTransferLeadershipOnShutdown() })
+	select {
+	case err := <-done:
+		if err != nil {
+			return fault.New(op, fault.Unavailable, err)
+		}
+		return nil
+	case <-time.After(m.election):
+		return fault.Newf(op, fault.Unavailable, "no member took it within %s", m.election)
 	}
-	return nil
 }
 
 // Failed yields the error that ended the member, if one does.
@@ -123,7 +136,10 @@ func (m *Member) Failed() <-chan error { return m.etcd.Err() }
 // Close stops the member, handing leadership over first.
 func (m *Member) Close() error {
 	err := m.client.Close()
-	m.etcd.Close()
+	_ = m.Abdicate() // without it the others elect a leader a moment later
+	m.etcd.Server.HardStop()
+	m.etcd.Close() // has nothing left to hand over
+	m.handing.Wait()
 	if err != nil && err != context.Canceled {
 		return fault.New("stop etcd", fault.Internal, fmt.Errorf("close client: %w", err))
 	}
