@@ -370,7 +370,7 @@ func (i *installation) verify(ctx context.Context) error {
 			if st.Active && time.Since(st.Since) >= settled {
 				continue
 			}
-			down = fault.Newf("start "+u, fault.Unavailable, "it does not stay up: it is %s, %s; the end of its log:\n%s", st.State, st.LastExit, st.Log)
+			down = fault.Newf("start "+u, fault.Unavailable, "it does not stay up: it is %s, %s%s; the end of its log%s", st.State, st.LastExit, taken(st.Log), indent(st.Log))
 			if st.State == "failed" || st.State == "inactive" || st.Restarts >= before[u]+crashes {
 				return false, down
 			}
@@ -389,6 +389,14 @@ func (i *installation) verify(ctx context.Context) error {
 	default:
 		return err
 	}
+}
+
+// taken explains the most common reason why a daemon does not stay up.
+func taken(log string) string {
+	if strings.Contains(log, "address already in use") {
+		return "; something else listens on a port that it needs: stop that first (ss -ltnp shows it)"
+	}
+	return ""
 }
 
 func (i *installation) answers(ctx context.Context, addr string) bool {

@@ -19,6 +19,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
@@ -260,7 +261,10 @@ func Unpack(path, cache string) (string, Manifest, error) {
 	}
 	defer os.RemoveAll(tmp)
 	if err := r.unpack(tmp); err != nil {
-		return "", r.m, fault.New(op, fault.Invalid, err)
+		if errors.Is(err, syscall.ENOSPC) {
+			return "", r.m, fault.New(op, fault.Exhausted, err)
+		}
+		return "", r.m, fault.Newf(op, fault.Invalid, "it is damaged or cut off, fetch or build it again: %w", err)
 	}
 	if err := os.Chmod(tmp, 0o755); err != nil {
 		return "", r.m, fault.New(op, fault.Internal, err)
