@@ -211,7 +211,9 @@ func TestGroups(t *testing.T) {
 	deployed(t, send(t, "PUT", "/groups/conf-groups/inner", `{"scaleBy":2}`), 200)
 	send(t, "GET", "/apps/conf-groups/inner/db", "").Is(t, 200, `"instances":2`)
 	send(t, "PUT", "/groups/conf-groups", `{"apps":[`+app("a", `,"dependencies":["/conf-groups/b"]`)+`,`+app("b", `,"dependencies":["/conf-groups/a"]`)+`]}`).Is(t, 422, "cyclic dependencies")
-	deployed(t, send(t, "DELETE", "/groups/conf-groups", ""), 200)
+	// As clients in Python write it.
+	send(t, "PUT", "/groups/conf-groups", `{"apps":[{"id":"never","cmd":"true","cpus":1000}]}`).Is(t, 200)
+	deployed(t, send(t, "DELETE", "/groups/conf-groups?force=True", ""), 200)
 }
 
 // Events come as server-sent events, in order, from registration on.

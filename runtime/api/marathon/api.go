@@ -125,7 +125,7 @@ type GroupInfo struct {
 	Groups       []GroupInfo `json:"groups,omitzero"`
 	Pods         []struct{}  `json:"pods,omitzero"`
 	Dependencies []string    `json:"dependencies"`
-	EnforceRole  bool        `json:"enforceRole"`
+	EnforceRole  bool        `json:"enforceRole,omitempty"` // clients older than roles refuse it
 	Version      string      `json:"version"`
 }
 

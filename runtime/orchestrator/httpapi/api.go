@@ -126,9 +126,10 @@ func (c *call) methods(allowed ...string) {
 	c.message(http.StatusMethodNotAllowed, "Method "+c.r.Method+" is not allowed here")
 }
 
-// flag reads a boolean parameter.
+// flag reads a boolean parameter, in any case as Marathon does: clients in
+// Python write True.
 func (c *call) flag(name string, absent bool) bool {
-	switch c.r.URL.Query().Get(name) {
+	switch strings.ToLower(c.r.URL.Query().Get(name)) {
 	case "true":
 		return true
 	case "false":
