@@ -291,7 +291,8 @@ func (b *bench) oneApp(ctx context.Context, c *cluster) error {
 }
 
 // manyApps measures how fast one agent starts instances, and how fast runc
-// does with as many at once.
+// does with as many at once. It also measures the CPU time that one start takes
+// on all hosts together, which depends less on what else the machine does.
 func (b *bench) manyApps(ctx context.Context, c *cluster) error {
 	var agents struct {
 		Slaves []struct{ Hostname string }
@@ -305,6 +306,7 @@ func (b *bench) manyApps(ctx context.Context, c *cluster) error {
 	if err != nil {
 		return err
 	}
+	group := "dcos-local/" + c.s.name
 	var target string // the first agent that is not public
 	for _, a := range agents.Slaves {
 		if target == "" || a.Hostname < target {
@@ -312,9 +314,15 @@ func (b *bench) manyApps(ctx context.Context, c *cluster) error {
 		}
 	}
 	ours, bare := series{name: "launch_per_s", unit: "1/s"}, series{name: "launch_per_s.peer", unit: "1/s"}
+	cost, bareCost := series{name: "launch_cpu_ms", unit: "ms"}, series{name: "launch_cpu_ms.peer", unit: "ms"}
 	for i := range b.s.runs {
 		id := fmt.Sprintf("/many-%d", i)
 		text := app(id, many, map[string]any{"constraints": [][]string{{"hostname", "LIKE", target}}})
+		load("launch")
+		before, err := used(group)
+		if err != nil {
+			return err
+		}
 		start := time.Now()
 		if err := c.marathon(ctx, "POST", "/apps", text, nil); err != nil {
 			return err
@@ -324,17 +332,25 @@ func (b *bench) manyApps(ctx context.Context, c *cluster) error {
 			return err
 		}
 		ours.add(many / at.Sub(start).Seconds())
+		after, err := used(group)
+		if err != nil {
+			return err
+		}
+		cost.millis((after - before) / many)
 		if err := c.remove(ctx, id); err != nil {
 			return err
 		}
+		b.floor.cpu.Store(0)
 		rate, err := b.floor.containers(ctx, many, 8)
 		if err != nil {
 			return err
 		}
 		bare.add(rate)
+		bareCost.millis(time.Duration(b.floor.cpu.Load()) / many)
 	}
-	ours.print()
-	bare.print()
+	for _, s := range []*series{&ours, &bare, &cost, &bareCost} {
+		s.print()
+	}
 	return nil
 }
 

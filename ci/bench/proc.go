@@ -88,3 +88,20 @@ func cpu(pid int) (time.Duration, error) {
 	system, err := strconv.Atoi(f[12])
 	return time.Duration(user+system) * time.Second / ticks, err
 }
+
+// used is the CPU time of a control group and all below it, since it was made.
+func used(group string) (time.Duration, error) {
+	const root = "/sys/fs/cgroup"
+	if text, err := os.ReadFile(filepath.Join(root, "cpuacct", group, "cpuacct.usage")); err == nil {
+		ns, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
+		return time.Duration(ns), err
+	}
+	text, err := os.ReadFile(filepath.Join(root, group, "cpu.stat"))
+	if err != nil {
+		return 0, err
+	}
+	_, after, _ := strings.Cut(string(text), "usage_usec ")
+	line, _, _ := strings.Cut(after, "\n")
+	us, err := strconv.ParseInt(line, 10, 64)
+	return time.Duration(us) * time.Microsecond, err
+}
