@@ -4,11 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io/fs"
 	"log/slog"
 	"maps"
 	"os"
 	"path"
 	"runtime"
+	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -126,26 +128,10 @@ func (d *Containerd) ctx(ctx context.Context) context.Context {
 func (d *Containerd) Start(ctx context.Context, s Spec) (Running, error) {
 	op := "start container " + s.ID
 	ctx = d.ctx(ctx)
-	opts := []containerd.NewContainerOpts{
-		containerd.WithRuntime("io.containerd.runc.v2", &runcopts.Options{BinaryName: d.o.Runc}),
-		containerd.WithContainerLabels(d.labels(s)),
-	}
-	var taskOpts []containerd.NewTaskOpts
-	var specOpts []oci.SpecOpts
+	var img *image
 	if s.Image != "" {
-		img, err := d.image(ctx, s.Image, s.ForcePull)
-		if err != nil {
-			return Running{}, fault.New(op, fault.KindOf(err), err)
-		}
-		opts = append(opts, containerd.WithSnapshotter(d.o.Snapshotter), containerd.WithNewSnapshot(s.ID, img.Image), containerd.WithImage(img.Image))
-		specOpts = d.imageSpec(s, img)
-	} else {
-		root, err := hostRoot(d.o.RunDir)
-		if err != nil {
-			return Running{}, fault.New(op, fault.Internal, err)
-		}
-		taskOpts = append(taskOpts, containerd.WithRootFS([]mount.Mount{{Type: "bind", Source: root, Options: []string{"bind", "rw"}}}))
-		if specOpts, err = d.hostSpec(s, root); err != nil {
+		var err error
+		if img, err = d.image(ctx, s.Image, s.ForcePull); err != nil {
 			return Running{}, fault.New(op, fault.KindOf(err), err)
 		}
 	}
@@ -155,23 +141,71 @@ func (d *Containerd) Start(ctx context.Context, s Spec) (Running, error) {
 	case <-ctx.Done():
 		return Running{}, fault.New(op, fault.Unavailable, context.Cause(ctx))
 	}
+	var mounts []specs.Mount
+	if img == nil {
+		var err error
+		if mounts, err = d.hostMounts(); err != nil {
+			return Running{}, fault.Newf(op, fault.Internal, "read host mounts: %w", err)
+		}
+	}
+	for {
+		r, err := d.start(ctx, s, img, mounts)
+		if err == nil {
+			return r, nil
+		}
+		if kind(err) == fault.Exists { // what is there belongs to another start
+			return Running{}, fault.New(op, fault.Exists, err)
+		}
+		err = errors.Join(err, d.Remove(context.WithoutCancel(ctx), s.ID))
+		// The host's mounts were listed a moment before they were used, and
+		// those of other engines come and go. What has gone is left out; as
+		// nothing is added, this ends.
+		left := present(mounts)
+		if len(left) == len(mounts) || ctx.Err() != nil {
+			return Running{}, fault.New(op, kind(err), err)
+		}
+		mounts = left
+	}
+}
+
+// present returns the mounts whose source is still there.
+func present(mounts []specs.Mount) []specs.Mount {
+	return slices.DeleteFunc(slices.Clone(mounts), func(m specs.Mount) bool {
+		_, err := os.Stat(m.Source)
+		return errors.Is(err, fs.ErrNotExist)
+	})
+}
+
+// start makes one attempt, of an image or, if img is nil, on the host's root
+// with its mounts.
+func (d *Containerd) start(ctx context.Context, s Spec, img *image, mounts []specs.Mount) (Running, error) {
+	opts := []containerd.NewContainerOpts{
+		containerd.WithRuntime("io.containerd.runc.v2", &runcopts.Options{BinaryName: d.o.Runc}),
+		containerd.WithContainerLabels(d.labels(s)),
+	}
+	var taskOpts []containerd.NewTaskOpts
+	var specOpts []oci.SpecOpts
+	if img != nil {
+		opts = append(opts, containerd.WithSnapshotter(d.o.Snapshotter), containerd.WithNewSnapshot(s.ID, img.Image), containerd.WithImage(img.Image))
+		specOpts = d.imageSpec(s, img)
+	} else {
+		root, err := hostRoot(d.o.RunDir)
+		if err != nil {
+			return Running{}, err
+		}
+		taskOpts = append(taskOpts, containerd.WithRootFS([]mount.Mount{{Type: "bind", Source: root, Options: []string{"bind", "rw"}}}))
+		if specOpts, err = d.hostSpec(s, mounts); err != nil {
+			return Running{}, err
+		}
+	}
 	g := d.shims.join()
 	specOpts = append(specOpts, oci.WithAnnotations(map[string]string{groupAnnotation: g.id}))
 	c, err := d.client.NewContainer(ctx, s.ID, append(opts, containerd.WithNewSpec(specOpts...))...)
 	if err != nil {
 		d.shims.arrived(g, s.ID, false)
+		return Running{}, err
 	}
-	if errdefs.IsAlreadyExists(err) { // what is there belongs to another start
-		return Running{}, fault.New(op, fault.Exists, err)
-	}
-	if err != nil {
-		return Running{}, fault.New(op, kind(err), errors.Join(err, d.Remove(context.WithoutCancel(ctx), s.ID)))
-	}
-	r, err := d.run(ctx, c, s, g, taskOpts)
-	if err != nil {
-		return Running{}, fault.New(op, kind(err), errors.Join(err, d.Remove(context.WithoutCancel(ctx), s.ID)))
-	}
-	return r, nil
+	return d.run(ctx, c, s, g, taskOpts)
 }
 
 func (d *Containerd) run(ctx context.Context, c containerd.Container, s Spec, g *shim, opts []containerd.NewTaskOpts) (Running, error) {

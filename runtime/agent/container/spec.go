@@ -119,7 +119,7 @@ func withCgroupView(_ context.Context, _ oci.Client, _ *containers.Container, s 
 // hostSpec is what a command on the host's own root looks like: its own mount
 // table, the host's processes, and limits. The process sees and may do what
 // its user may do on the host.
-func (d *Containerd) hostSpec(s Spec, root string) ([]oci.SpecOpts, error) {
+func (d *Containerd) hostSpec(s Spec, mounts []specs.Mount) ([]oci.SpecOpts, error) {
 	args := append(slices.Clone(s.Entrypoint), s.Cmd...)
 	if len(args) == 0 {
 		return nil, fault.Newf("choose command", fault.Invalid, "the task has neither an image nor a command")
@@ -127,10 +127,6 @@ func (d *Containerd) hostSpec(s Spec, root string) ([]oci.SpecOpts, error) {
 	who, err := hostUser(s.User)
 	if err != nil {
 		return nil, err
-	}
-	mounts, err := d.hostMounts(root)
-	if err != nil {
-		return nil, fault.New("read host mounts", fault.Internal, err)
 	}
 	cwd := s.Cwd
 	if cwd == "" {
@@ -143,7 +139,7 @@ func (d *Containerd) hostSpec(s Spec, root string) ([]oci.SpecOpts, error) {
 		oci.WithMaskedPaths(nil), oci.WithReadonlyPaths(nil), oci.WithNewPrivileges,
 		func(_ context.Context, _ oci.Client, _ *containers.Container, spec *oci.Spec) error {
 			spec.Process.User = who
-			spec.Mounts = mounts
+			spec.Mounts = slices.Clone(mounts)
 			return nil
 		},
 	}
@@ -304,12 +300,12 @@ func (d *Containerd) ReleaseHost() error {
 // hostMounts are the mounts that make the host's root complete: the kernel's
 // file systems and every disk mounted below. Mounts of other containers are
 // left out, or each new container would hold on to all older ones.
-func (d *Containerd) hostMounts(root string) ([]specs.Mount, error) {
+func (d *Containerd) hostMounts() ([]specs.Mount, error) {
 	bind := func(p string, opts ...string) specs.Mount {
 		return specs.Mount{Destination: p, Type: "bind", Source: p, Options: append(opts, "rprivate", "rw")}
 	}
 	mounts := []specs.Mount{bind("/proc", "rbind"), bind("/sys", "rbind"), bind("/dev", "rbind")}
-	hide := append([]string{"/proc", "/sys", "/dev", root, d.o.RunDir, "/var/lib/docker", "/var/lib/containerd", "/var/lib/containers", "/var/lib/kubelet"}, d.o.Hide...)
+	hide := append([]string{"/proc", "/sys", "/dev", d.o.RunDir, "/var/lib/docker", "/var/lib/containerd", "/var/lib/containers", "/var/lib/kubelet"}, d.o.Hide...)
 	infos, err := mountinfo.GetMounts(nil)
 	if err != nil {
 		return nil, err
