@@ -1,6 +1,8 @@
 package etcd_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -83,6 +85,21 @@ func TestConformance(t *testing.T) {
 			t.Errorf("got %v, want invalid", err)
 		}
 	})
+}
+
+// TestStartGivesUp: a member that finds no others can be stopped.
+func TestStartGivesUp(t *testing.T) {
+	ps := peers(t, 3)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	stop := errors.New("stop")
+	time.AfterFunc(100*time.Millisecond, func() { cancel(stop) })
+	m, err := etcd.Start(ctx, etcd.Options{
+		Self: ps[0], Peers: ps, Token: t.Name(), DataDir: t.TempDir(),
+		Heartbeat: 50 * time.Millisecond, Election: 500 * time.Millisecond,
+	})
+	if m != nil || !fault.Is(err, fault.Unavailable) {
+		t.Errorf("start of one member of three: %v, %v", m, err)
+	}
 }
 
 // TestCloseAll: when all members are stopped at once, the leader does not wait

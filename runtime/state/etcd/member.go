@@ -62,9 +62,12 @@ func Start(ctx context.Context, o Options) (*Member, error) {
 	select {
 	case <-e.Server.ReadyNotify():
 	case err := <-e.Err():
+		e.Server.HardStop()
 		e.Close()
 		return nil, fault.New("start etcd", fault.Internal, err)
 	case <-ctx.Done():
+		// Close alone waits for servers that start only when the member is ready.
+		e.Server.HardStop()
 		e.Close()
 		return nil, fault.Newf("start etcd", fault.Unavailable, "not ready: fewer than %d of %d masters are up: %w", len(o.Peers)/2+1, len(o.Peers), ctx.Err())
 	}
