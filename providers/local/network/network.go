@@ -252,7 +252,9 @@ func find(cluster string) (netlink.Link, error) {
 	if err != nil {
 		return nil, err
 	}
-	if l.Type() != "bridge" || l.Attrs().Alias != aliasTag+cluster {
+	// One without alias is ours too: whoever made it was killed before naming
+	// it, which takes a second call.
+	if alias := l.Attrs().Alias; l.Type() != "bridge" || alias != "" && alias != aliasTag+cluster {
 		return nil, fmt.Errorf("link %s exists and is not the bridge of cluster %s", l.Attrs().Name, cluster)
 	}
 	return l, nil
@@ -279,11 +281,12 @@ func (i Info) link() error {
 		if err := netlink.LinkAdd(b); err != nil {
 			return fmt.Errorf("add bridge %s: %w", i.Bridge, err)
 		}
-		// Without the alias nobody knows it as ours: take it away again.
-		if err := netlink.LinkSetAlias(b, aliasTag+i.Cluster); err != nil {
-			return errors.Join(fmt.Errorf("name bridge %s: %w", i.Bridge, err), netlink.LinkDel(b))
-		}
 		br = b
+	}
+	if br.Attrs().Alias == "" {
+		if err := netlink.LinkSetAlias(br, aliasTag+i.Cluster); err != nil {
+			return fmt.Errorf("name bridge %s: %w", i.Bridge, err)
+		}
 	}
 	QuietIPv6(i.Bridge)
 	if err := netlink.AddrReplace(br, &netlink.Addr{IPNet: ipNet(i.Gateway, i.CIDR.Bits())}); err != nil {

@@ -108,6 +108,50 @@ func TestTwoNetworksSideBySide(t *testing.T) {
 }
 
 // The uplink is tried in a namespace of its own, so that nothing can leave.
+// TestKilledBeforeNaming: the bridge is made and named in two calls, and the
+// installer may be killed between them.
+func TestKilledBeforeNaming(t *testing.T) {
+	n := network.Networks{Dir: t.TempDir()}
+	in := info("dct8netk", "198.19.87.0/24")
+	t.Cleanup(func() {
+		if err := n.Remove(in.Cluster); err != nil {
+			t.Error(err)
+		}
+	})
+	unnamed := func() {
+		t.Helper()
+		if _, err := n.Ensure(t.Context(), in); err != nil {
+			t.Fatal(err)
+		}
+		br, err := netlink.LinkByName(network.BridgeName(in.Cluster))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := netlink.LinkDel(br); err != nil {
+			t.Fatal(err)
+		}
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name = network.BridgeName(in.Cluster)
+		if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	unnamed()
+	if _, err := n.Ensure(t.Context(), in); err != nil {
+		t.Error(err)
+	}
+	if _, whole, err := n.Inspect(in.Cluster); err != nil || !whole {
+		t.Errorf("after the second try: whole %v, %v", whole, err)
+	}
+	unnamed()
+	if err := n.Remove(in.Cluster); err != nil {
+		t.Error(err)
+	}
+	if _, err := netlink.LinkByName(network.BridgeName(in.Cluster)); err == nil {
+		t.Error("the bridge is still there")
+	}
+}
+
 func TestUplink(t *testing.T) {
 	runtime.LockOSThread() // never unlocked: the thread ends with the test
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
