@@ -28,8 +28,9 @@ const (
 	// gatewayTime is how long a master may take to open its gateway before the
 	// wait is left to the Cluster: of several masters, one alone cannot.
 	gatewayTime = 10 * time.Second
-	// stopTime is how long units may take to stop when a node is removed.
-	stopTime = 15 * time.Second
+	// stopTime is how long units may take to stop when a node is removed. It is
+	// more than their own limit (TimeoutStopSec), at which they are killed.
+	stopTime = 40 * time.Second
 	// logTail is how much of a log an error quotes, in bytes.
 	logTail = 2 << 10
 	// settled is how long a unit must have run to count as up. A program that
