@@ -156,6 +156,7 @@ func (m *masterHost) start(ctx context.Context, g *errgroup.Group, store state.B
 	if err != nil {
 		return err
 	}
+	masters := server.Transport(m.creds.ClientTLS(pki.RoleMaster))
 	door, err := gateway.New(gateway.Config{
 		Cluster: m.cfg.Cluster, Host: m.cfg.Host, CAPEM: m.creds.CAPEM(),
 		Auth: users, Identity: users.Handler(),
@@ -164,7 +165,7 @@ func (m *masterHost) start(ctx context.Context, g *errgroup.Group, store state.B
 			return info.Addr, ok
 		},
 		View:    edge.feed.View,
-		Masters: server.Transport(m.creds.ClientTLS(pki.RoleMaster)),
+		Masters: masters,
 		Agents:  server.Transport(m.creds.ClientTLS(pki.RoleAgent)),
 		DNS:     edge.dns.Handler(m.cfg.Cluster.Release),
 		VIPs:    balancer.Handler(edge.feed, edge.rules),
@@ -178,6 +179,13 @@ func (m *masterHost) start(ctx context.Context, g *errgroup.Group, store state.B
 	m.gateway.set(door)
 	m.plain.set(door.Plain())
 	g.Go(func() error { return users.Run(ctx) })
+	g.Go(func() error {
+		for range elector.Changes(ctx) {
+			// Those to the former leader may lead nowhere.
+			masters.CloseIdleConnections()
+		}
+		return nil
+	})
 	edge.start(ctx, g)
 	g.Go(func() error {
 		return elector.Run(ctx, func(ctx context.Context, store state.Backend) error {
