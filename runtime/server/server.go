@@ -1,6 +1,6 @@
 // Package server runs HTTP servers for the length of a context and provides
-// the transports between components of one process and one cluster: a
-// listener in memory and a client that follows the leader.
+// the transports between components: a listener in memory for those of one
+// process, and a client for those of one cluster.
 package server
 
 import (
