@@ -93,20 +93,6 @@ func (o Outputs) Get(k Key, key resource.PropertyKey) resource.PropertyValue {
 	return v
 }
 
-// ID returns the provider's ID of a dependency as a property, unknown in a
-// preview that would create it.
-func (o Outputs) ID(k Key) resource.PropertyValue {
-	d := o.dependency(k)
-	if d.id == "" {
-		return resource.MakeComputed(resource.NewProperty(""))
-	}
-	return resource.NewProperty(string(d.id))
-}
-
-// All returns every known output of a dependency; the caller must not change
-// it.
-func (o Outputs) All(k Key) resource.PropertyMap { return o.dependency(k).props }
-
 func (o Outputs) dependency(k Key) outputs {
 	d, ok := o.of[k]
 	if !ok {

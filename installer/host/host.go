@@ -3,13 +3,11 @@
 // whatever Host is implemented for; today that is a local host, reached
 // through its dcos-init and its view of the file system.
 //
-// Every change of a machine goes through this interface, so that DryRun is the
-// one place that knows how to change nothing.
+// Every change of a machine goes through this interface.
 package host
 
 import (
 	"context"
-	"fmt"
 	"io/fs"
 	"path/filepath"
 	"time"
@@ -118,38 +116,4 @@ func Open(ref Ref) (Host, error) {
 	default:
 		return nil, fault.Newf("reach host "+ref.Name, fault.Invalid, "no way to reach hosts of kind %q", ref.Kind)
 	}
-}
-
-// DryRun returns h with every change replaced by a call of would, which gets a
-// line about it. Reads go through.
-func DryRun(h Host, would func(string)) Host { return dryRun{h, would} }
-
-type dryRun struct {
-	Host
-	would func(string)
-}
-
-func (d dryRun) say(format string, args ...any) error {
-	d.would(fmt.Sprintf(format, args...))
-	return nil
-}
-
-func (d dryRun) Run(_ context.Context, argv ...string) (Output, error) {
-	return Output{}, d.say("run %s", argv[0])
-}
-func (d dryRun) WriteFile(path string, f File) error { return d.say("write %s (%s)", path, f.Mode) }
-func (d dryRun) Remove(path string) error            { return d.say("remove %s", path) }
-func (d dryRun) Link(path, target string) error      { return d.say("link %s to %s", path, target) }
-func (d dryRun) StartUnit(_ context.Context, name string) error {
-	return d.say("start %s", name)
-}
-func (d dryRun) StopUnit(_ context.Context, name string) error { return d.say("stop %s", name) }
-func (d dryRun) EnableUnit(_ context.Context, name string, on bool) error {
-	if !on {
-		return d.say("disable %s", name)
-	}
-	return d.say("enable %s", name)
-}
-func (d dryRun) Stage(_ context.Context, _ string, m bundle.Manifest) error {
-	return d.say("stage release %s", m.Release())
 }

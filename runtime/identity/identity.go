@@ -15,7 +15,6 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
-	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
@@ -24,7 +23,6 @@ import (
 	"os"
 	"regexp"
 	"runtime"
-	"strings"
 	"sync"
 	"time"
 
@@ -135,19 +133,6 @@ func New(cfg Config) (*Service, error) {
 		seal: aead, cluster: cfg.ClusterID, first: cfg.First, log: cfg.Log, limits: newLimits(),
 		hashing: make(chan struct{}, max(2, runtime.GOMAXPROCS(0))), decoy: decoy,
 	}, nil
-}
-
-// LoadSealKey reads a seal key file: 32 bytes in base64.
-func LoadSealKey(file string) ([]byte, error) {
-	b, err := os.ReadFile(file)
-	if err != nil {
-		return nil, fault.New("read seal key", fault.NotFound, err)
-	}
-	key, err := base64.StdEncoding.DecodeString(strings.TrimSpace(string(b)))
-	if err != nil || len(key) != 32 {
-		return nil, fault.Newf("read seal key", fault.Invalid, "%s is not 32 bytes in base64", file)
-	}
-	return key, nil
 }
 
 // LoadFirstUser reads a first user's file; a file that does not exist names

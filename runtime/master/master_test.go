@@ -596,7 +596,7 @@ func TestLegacyEndpoints(t *testing.T) {
 	c := newCluster(t)
 	f := c.subscribed(wire.JSON, frameworkInfo(nil))
 	sub := agentInfo("h1", small+";cpus(db):1")
-	sub.Agent.Attributes, _ = resource.ParseAttributes("rack:r1")
+	sub.Agent.Attributes, _ = resource.Attributes(map[string]string{"rack": "r1"})
 	a := c.agent(sub)
 	o := f.offer()
 	x := taskInfo(o, "t1", "cpus:0.5;mem:64;ports:[31000-31001]")

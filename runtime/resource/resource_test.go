@@ -331,16 +331,16 @@ func TestCheckRole(t *testing.T) {
 }
 
 func TestAttributes(t *testing.T) {
-	as, err := resource.ParseAttributes("rack:r1;n:3;p:[1-2,4];rack:r2")
-	if err != nil || len(as) != 4 {
+	as, err := resource.Attributes(map[string]string{"rack": "r1", "n": "3", "p": "[1-2,4]"})
+	if err != nil || len(as) != 3 {
 		t.Fatal(as, err)
 	}
-	for i, want := range []string{"r1", "3", "[1-2, 4-4]", "r2"} {
+	for i, want := range []string{"3", "[1-2, 4-4]", "r1"} { // by name
 		if got := resource.AttributeText(as[i]); got != want {
 			t.Errorf("attribute %d is %q, want %q", i, got, want)
 		}
 	}
-	if _, err := resource.ParseAttributes("rack:;:x"); err == nil {
+	if _, err := resource.Attributes(map[string]string{"rack": "", "": "x"}); err == nil {
 		t.Error("accepted attributes without name or value")
 	}
 }

@@ -220,11 +220,6 @@ func (r Resources) All() iter.Seq[Item] { return slices.Values(r.items) }
 // Of returns the Resources that hold items.
 func Of(items ...Item) Resources { return build(slices.Clone(items)) }
 
-// Scalars returns unreserved cpus, mem and disk, the commonest request.
-func Scalars(cpus, mem, disk Fixed) Resources {
-	return build([]Item{{name: CPUs, scalar: cpus}, {name: Mem, scalar: mem}, {name: Disk, scalar: disk}})
-}
-
 // Add returns r + o.
 func (r Resources) Add(o Resources) Resources {
 	if len(r.items) == 0 {

@@ -205,22 +205,6 @@ func ParseAttribute(name, value string) (*mesos.Attribute, error) {
 	return a, nil
 }
 
-// ParseAttributes reads "rack:r1;zone:a", in order, duplicates allowed.
-func ParseAttributes(text string) ([]*mesos.Attribute, error) {
-	var out []*mesos.Attribute
-	var errs []error
-	for part := range strings.FieldsFuncSeq(text, func(r rune) bool { return r == ';' || r == '\n' }) {
-		name, value, _ := strings.Cut(part, ":")
-		a, err := ParseAttribute(strings.TrimSpace(name), value)
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		out = append(out, a)
-	}
-	return out, errors.Join(errs...)
-}
-
 // Attributes reads a map of attributes, sorted by name.
 func Attributes(m map[string]string) ([]*mesos.Attribute, error) {
 	var out []*mesos.Attribute

@@ -26,15 +26,10 @@ const (
 const (
 	TypeJSON     = "application/json"
 	TypeProtobuf = "application/x-protobuf"
-	TypeRecordIO = "application/recordio"
 )
 
-// Headers of the v1 APIs.
-const (
-	HeaderStreamID           = "Mesos-Stream-Id"
-	HeaderMessageAccept      = "Message-Accept"
-	HeaderMessageContentType = "Message-Content-Type"
-)
+// HeaderStreamID is the header by which calls name their stream.
+const HeaderStreamID = "Mesos-Stream-Id"
 
 // ParseFormat returns the format that a Content-Type names. Like Mesos it
 // takes the two media types exactly as written, without parameters.
