@@ -1,0 +1,3 @@
+// Package quota holds the quota requests and statuses of Mesos, generated from
+// Mesos' own definitions.
+package quota
