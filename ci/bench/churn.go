@@ -133,7 +133,7 @@ func onHost(pid int, n map[string]float64) error {
 		"netns":      root + "/run/netns/dcos-*",
 		"snapshots":  root + "/var/lib/dcos/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots/*",
 		"checkpoint": root + "/var/lib/dcos/agent/meta/*/*/*",
-		"cgroups":    root + "/sys/fs/cgroup/memory/dcos/*/",
+		"cgroups":    root + "/sys/fs/cgroup/memory/dcos/*/cgroup.procs",
 	} {
 		found, err := filepath.Glob(pattern)
 		if err != nil {

@@ -43,8 +43,9 @@ func machine(t *testing.T) []string {
 	}
 	for kind, pattern := range map[string]string{
 		"netns": "/run/netns/*", "directory": local.DefaultDir + "/*",
-		// Version 1 and 2, with the cluster as last element.
-		"cgroup": "/sys/fs/cgroup/*/dcos-local/*/", "cgroup2": "/sys/fs/cgroup/dcos-local/*/",
+		// Version 1 and 2, one file of each cluster: a pattern that ends in a
+		// slash matches nothing.
+		"cgroup": "/sys/fs/cgroup/*/dcos-local/*/cgroup.procs", "cgroup2": "/sys/fs/cgroup/dcos-local/*/cgroup.procs",
 	} {
 		paths, err := filepath.Glob(pattern)
 		must(t, err)
