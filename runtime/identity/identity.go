@@ -127,9 +127,10 @@ func New(cfg Config) (*Service, error) {
 	if err != nil {
 		return nil, fault.New(op, fault.Internal, err)
 	}
+	store := state.Restrict(cfg.Store, KindUser, KindSigningKey, kindBoot)
 	return &Service{
-		users: state.NewTable[User](cfg.Store, KindUser), keys: state.NewTable[sealedKey](cfg.Store, KindSigningKey),
-		boot: state.NewTable[FirstUser](cfg.Store, kindBoot), store: cfg.Store,
+		users: state.NewTable[User](store, KindUser), keys: state.NewTable[sealedKey](store, KindSigningKey),
+		boot: state.NewTable[FirstUser](store, kindBoot), store: store,
 		seal: aead, cluster: cfg.ClusterID, first: cfg.First, log: cfg.Log, limits: newLimits(),
 		hashing: make(chan struct{}, max(2, runtime.GOMAXPROCS(0))), decoy: decoy,
 	}, nil
