@@ -55,7 +55,6 @@ const (
 	PortMaster       = 5050
 	PortAgent        = 5051
 	PortOrchestrator = 8080
-	PortEtcdClient   = 2379
 	PortEtcdPeer     = 2380
 	PortDNS          = 53
 )
@@ -130,7 +129,6 @@ type Master struct {
 	Cluster Cluster `json:"cluster"`
 	Host    Host    `json:"host"`
 	DataDir string  `json:"data_dir"` // etcd and other state, default VarDir/master
-	LogFile string  `json:"log_file,omitempty"`
 
 	// HeartbeatInterval and ElectionTimeout are etcd's; leadership of the
 	// cluster follows etcd's raft leader, so they bound fail-over.
