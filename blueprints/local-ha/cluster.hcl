@@ -9,8 +9,7 @@ variable "agents" {
 cluster "local-ha" {}
 
 provider "local" {
-  range  = "198.18.1.0/24"
-  uplink = true
+  range = "198.19.0.0/24"
 }
 
 node_group "master" {

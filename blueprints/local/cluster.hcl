@@ -27,13 +27,13 @@ variable "agent_memory" {
 variable "range" {
   type        = string
   description = "Addresses of the hosts. Must not be in use around here."
-  default     = "198.18.0.0/24"
+  default     = "198.18.0.0/16"
 }
 
 variable "uplink" {
   type        = bool
   description = "Whether hosts reach the outside through this machine."
-  default     = true
+  default     = false
 }
 
 variable "resolvers" {

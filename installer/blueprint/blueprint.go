@@ -161,5 +161,5 @@ const (
 	minDisk    = 1 * GiB
 	maxCount   = 10_000
 	minPwdLen  = 8
-	defLocalIP = "198.18.0.0/24"
+	defLocalIP = "198.18.0.0/16"
 )

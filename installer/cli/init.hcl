@@ -23,10 +23,10 @@ cluster "my-cluster" {
 
 provider "local" {
   # Addresses of the hosts. The first one is the gateway, on this machine.
-  range = "198.18.0.0/24"
+  range = "198.18.0.0/16"
 
   # Let hosts reach the outside through this machine (NAT), to pull images.
-  uplink = true
+  # uplink = true
 }
 
 # 1, 3 or 5: three survive the loss of one, five the loss of two.
