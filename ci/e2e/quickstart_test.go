@@ -111,7 +111,7 @@ var chances = []struct {
 	{regexp.MustCompile(`on [0-9a-f]{8}-[0-9a-f]{3}`), "on ID"},
 	{regexp.MustCompile(`\d{4}/\d\d/\d\d \d\d:\d\d:\d\d .*`), "LOGGED"},
 	{regexp.MustCompile(`\d{4}-\d\d-\d\d \d\d:\d\d:\d\d`), "TIME"},
-	{regexp.MustCompile(`198\.18\.1\.\d+`), "ADDRESS"},
+	{regexp.MustCompile(`198\.19\.0\.\d+`), "ADDRESS"},
 	{regexp.MustCompile(`\((\d+(\.\d+)?(ms|s|m))+\)`), "(TIME)"},
 	{regexp.MustCompile(`(Password +)\S+`), "$1 PASSWORD"},
 	{regexp.MustCompile(`\b(agent|master)-\d (is (stopped|up))`), "$1 $2"},
