@@ -84,7 +84,7 @@ var allow = map[string][]string{
 var owners = map[string][]string{
 	"go.etcd.io/":                         {"runtime/state/etcd"},
 	"github.com/google/nftables":          {"runtime/balancer/nft", "runtime/agent/network", "providers/local"},
-	"github.com/containerd/containerd/v2": {"runtime/agent"},
+	"github.com/containerd/containerd/v2": {"runtime/agent", "ci/bench"},
 	"github.com/containerd/go-cni":        {"runtime/agent/network"},
 	"github.com/pulumi/pulumi/sdk/v3":     {"installer", "providers"},
 }

@@ -36,6 +36,7 @@ import (
 //   - the store: a process with one member of the ensemble and nothing else.
 //   - a container: `runc run` of the same image with a network namespace that
 //     has no link. No snapshot, no supervisor, no log files, no address.
+//   - containerd: the same image through its plain client (engine.go).
 //   - a server: a process that answers HTTPS and does nothing else.
 //
 // This program is its own helper: it starts itself under these names.

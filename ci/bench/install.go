@@ -290,10 +290,10 @@ func (b *bench) oneApp(ctx context.Context, c *cluster) error {
 	return nil
 }
 
-// manyApps measures how fast one agent starts instances, and how fast runc
-// does with as many at once. It also measures the CPU time that one start takes
+// manyApps measures how fast one agent starts instances, and how fast runc and
+// containerd do with as many at once. It also measures the CPU time that one start takes
 // on all hosts together, which depends less on what else the machine does.
-func (b *bench) manyApps(ctx context.Context, c *cluster) error {
+func (b *bench) manyApps(ctx context.Context, c *cluster) (err error) {
 	var agents struct {
 		Slaves []struct{ Hostname string }
 	}
@@ -314,7 +314,13 @@ func (b *bench) manyApps(ctx context.Context, c *cluster) error {
 		}
 	}
 	ours, bare := series{name: "launch_per_s", unit: "1/s"}, series{name: "launch_per_s.peer", unit: "1/s"}
+	plain := series{name: "launch_per_s.containerd", unit: "1/s"}
 	cost, bareCost := series{name: "launch_cpu_ms", unit: "ms"}, series{name: "launch_cpu_ms.peer", unit: "ms"}
+	engine, err := startEngine(ctx, b.floor)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, engine.stop()) }()
 	for i := range b.s.runs {
 		id := fmt.Sprintf("/many-%d", i)
 		text := app(id, many, map[string]any{"constraints": [][]string{{"hostname", "LIKE", target}}})
@@ -347,8 +353,12 @@ func (b *bench) manyApps(ctx context.Context, c *cluster) error {
 		}
 		bare.add(rate)
 		bareCost.millis(time.Duration(b.floor.cpu.Load()) / many)
+		if rate, err = engine.containers(ctx, many, 8); err != nil {
+			return err
+		}
+		plain.add(rate)
 	}
-	for _, s := range []*series{&ours, &bare, &cost, &bareCost} {
+	for _, s := range []*series{&ours, &bare, &plain, &cost, &bareCost} {
 		s.print()
 	}
 	return nil
