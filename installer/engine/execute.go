@@ -46,13 +46,15 @@ const (
 // task is one thing to do. Its outcome is written before ended is closed and
 // read after.
 type task struct {
-	urn   resource.URN
-	op    Op     // as planned
-	label string // for people: "Machine m1", "old Machine m1"
-	quiet bool   // part of another step: no count of its own
-	needs []*task
-	after []*task // must have ended, however
-	run   func() (kept bool, err error)
+	urn     resource.URN
+	op      Op     // as planned
+	label   string // for people: "Machine m1", "old Machine m1"
+	quiet   bool   // part of another step: no count of its own
+	removes bool   // deletes an object
+	needs   []*task
+	after   []*task // must have ended, however
+	turn    *turn   // among others that change a few at a time; may be nil
+	run     func() (kept bool, err error)
 
 	ended   chan struct{}
 	outcome outcome
@@ -108,7 +110,7 @@ func (x *executor) tasks() []*task {
 	}
 	byRemoval := map[*removal]*task{}
 	for _, r := range x.plan.removals {
-		t := &task{urn: r.res.URN, op: r.op, label: KeyOf(r.res.URN).String(), quiet: !r.listed, ended: make(chan struct{})}
+		t := &task{urn: r.res.URN, op: r.op, label: KeyOf(r.res.URN).String(), quiet: !r.listed, removes: true, ended: make(chan struct{})}
 		if r.node != nil {
 			t.label = "old " + t.label
 		}
@@ -142,6 +144,7 @@ func (x *executor) tasks() []*task {
 		}
 	}
 	x.needUsers(byRemoval, ensure, early)
+	x.rolls(ensure, byRemoval)
 	x.oneAtATime(byRemoval, early)
 	return all
 }
@@ -263,6 +266,7 @@ func (x *executor) notice(u resource.URN, text string) {
 // perform waits for what t needs, and runs it.
 func (x *executor) perform(t *task) {
 	defer close(t.ended)
+	defer x.give(t)
 	t.clean = t.op == OpSame
 	for _, w := range t.needs {
 		<-w.ended
@@ -276,6 +280,10 @@ func (x *executor) perform(t *task) {
 			x.skip(t, w.reason)
 			return
 		}
+	}
+	if why := x.take(t); why != "" {
+		x.skip(t, why)
+		return
 	}
 	select {
 	case x.slots <- struct{}{}:

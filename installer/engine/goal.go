@@ -55,6 +55,8 @@ type Goal struct {
 	// SecretOutputs lists outputs to treat as secret beyond those the provider
 	// marks.
 	SecretOutputs []resource.PropertyKey
+	// Roll orders changes of what already works; the zero value is no order.
+	Roll Roll
 	// Timeouts bound single calls, in seconds; zero means no bound.
 	Timeouts resource.CustomTimeouts
 }

@@ -69,6 +69,7 @@ func buildGraph(stackName string, goals []Goal, set providers.Set) ([]*node, err
 	if cycle != nil {
 		problem("resources depend on each other in a circle: %s", strings.Join(cycle, " → "))
 	}
+	checkRolls(order, problem)
 	if len(problems) > 0 {
 		return nil, fault.New("plan", fault.Invalid, errors.Join(problems...))
 	}
