@@ -66,7 +66,7 @@ var allow = map[string][]string{
 	"installer/bundle":    {"runtime/fault"},
 	"installer/blueprint": {"installer/diag"},
 	"installer/topology":  {"installer/blueprint", "installer/diag", "runtime/config"},
-	"installer/host":      {"runtime/fault", "runtime/config", "installer/bundle", "providers/local"},
+	"installer/host":      {"runtime/fault", "runtime/config", "installer/bundle", "providers/local", "providers/input"},
 	"installer/bootstrap": {"runtime/fault", "runtime/config", "runtime/pki", "runtime/password", "installer/host", "installer/bundle", "providers"},
 	"installer/stack":     {"runtime/fault"},
 	"installer/engine":    {"runtime/fault", "providers", "installer/stack"},

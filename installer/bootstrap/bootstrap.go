@@ -39,8 +39,8 @@ const (
 type Options struct {
 	// Cache is where bundles are unpacked; "" means bundle.CacheDir.
 	Cache string
-	// Open reaches a host; nil means host.Open.
-	Open func(host.Ref) (host.Host, error)
+	// Open reaches a host; nil means those on this machine only.
+	Open host.Opener
 	// Dial reaches addresses of the cluster; nil means the network.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 	// Poll is how often something is looked at that is waited for; 0 means
@@ -87,7 +87,7 @@ func New(o Options) *Provider {
 		o.Cache = bundle.CacheDir
 	}
 	if o.Open == nil {
-		o.Open = host.Open
+		o.Open = host.OpenLocal
 	}
 	if o.Dial == nil {
 		o.Dial = (&net.Dialer{}).DialContext

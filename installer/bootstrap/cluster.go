@@ -69,7 +69,8 @@ func readCluster(m resource.PropertyMap) (cluster, *input.Reader) {
 			continue
 		}
 		h := input.Read(v.ObjectValue())
-		ref := host.Ref{Kind: h.OptionalText("kind"), Dir: h.OptionalText("dir"), Name: h.OptionalText("name")}
+		ref := host.ReadConnection(h.OptionalText("name"), h)
+		h.OptionalText("machineId")
 		h.OptionalText("bootId")
 		if !h.Unknown() {
 			c.hosts = append(c.hosts, ref)
@@ -301,12 +302,12 @@ func (p *Provider) diagnose(ctx context.Context, c cluster) string {
 	defer cancel()
 	var down, up []string
 	for _, ref := range c.hosts {
-		h, err := p.o.Open(ref)
+		h, err := p.o.Open(ctx, ref)
 		if err != nil {
 			down = append(down, err.Error())
 			continue
 		}
-		r, err := loadRecord(h)
+		r, err := loadRecord(ctx, h)
 		if err != nil {
 			down = append(down, err.Error())
 			continue

@@ -22,7 +22,7 @@ func TestNodeConforms(t *testing.T) {
 			Provider: w.dcos, Type: bootstrap.TypeNode, Name: "agent-1",
 			Inputs: w.node(path, digest, "one", "daemon"), Update: w.node(path, digest, "two", "daemon"), Replace: replace,
 			Count: func(t *testing.T, _ resource.URN) int {
-				if _, err := w.host().ReadFile(bootstrap.RecordPath); fault.Is(err, fault.NotFound) {
+				if _, err := w.host().ReadFile(t.Context(), bootstrap.RecordPath); fault.Is(err, fault.NotFound) {
 					out, err := w.host().Run(t.Context(), "/bin/sh", "-c", "ls /opt/dcos/releases /etc/dcos /etc/systemd/system 2>/dev/null | grep -c -e '^1.0.0' -e daemon")
 					if err != nil || out.Stdout != "0\n" {
 						t.Errorf("no record, but on the host: %+v, %v", out, err)

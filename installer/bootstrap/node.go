@@ -54,8 +54,7 @@ func (nodes) diff(req plugin.DiffRequest) plugin.DiffResponse {
 		req.IgnoreChanges = append(slices.Clone(req.IgnoreChanges), "bundle")
 	}
 	d := providers.DiffInputs(req, "name", "role")
-	before, after := hostProperty(req.OldInputs, "dir"), hostProperty(req.NewInputs, "dir")
-	if b, known := input.Plain(after); known && !b.DeepEquals(before) {
+	if moved(req.OldInputs, req.NewInputs) {
 		d.ReplaceKeys = append(d.ReplaceKeys, "host")
 	}
 	d.DeleteBeforeReplace = len(d.ReplaceKeys) > 0
@@ -70,20 +69,24 @@ func (nodes) diff(req plugin.DiffRequest) plugin.DiffResponse {
 	return d
 }
 
-func hostProperty(m resource.PropertyMap, key resource.PropertyKey) resource.PropertyValue {
-	v, known := input.Plain(m["host"])
-	if !known || !v.IsObject() {
-		return v
+// moved reports whether the new inputs are those of another host.
+func moved(before, after resource.PropertyMap) bool {
+	a, ra := readNode(before)
+	b, rb := readNode(after)
+	if ra.Unknown("host", "host.kind", "host.dir", "host.address") || rb.Unknown("host", "host.kind", "host.dir", "host.address") {
+		return false
 	}
-	v, _ = input.Plain(v.ObjectValue()[key])
-	return v
+	if a.machine != "" && b.machine != "" {
+		return a.machine != b.machine
+	}
+	return a.ref.Identity() != b.ref.Identity()
 }
 
 func outputs(in resource.PropertyMap, active bool) resource.PropertyMap {
 	return resource.PropertyMap{"release": in["release"], "address": in["address"], "active": resource.NewProperty(active)}
 }
 
-func nodeID(n node) resource.ID { return resource.ID(n.ref.Kind + ":" + n.ref.Dir) }
+func nodeID(n node) resource.ID { return resource.ID(n.ref.Identity()) }
 
 func (k nodes) create(ctx context.Context, req plugin.CreateRequest) (plugin.CreateResponse, error) {
 	res := plugin.CreateResponse{Properties: outputs(req.Properties, true)}
@@ -92,7 +95,7 @@ func (k nodes) create(ctx context.Context, req plugin.CreateRequest) (plugin.Cre
 	}
 	n, _ := readNode(req.Properties)
 	res.ID = nodeID(n)
-	h, err := k.p.o.Open(n.ref)
+	h, err := k.p.o.Open(ctx, n.ref)
 	if err != nil {
 		return plugin.CreateResponse{}, err
 	}
@@ -105,7 +108,7 @@ func (k nodes) update(ctx context.Context, req plugin.UpdateRequest) (plugin.Upd
 		return res, nil
 	}
 	n, _ := readNode(req.NewInputs)
-	h, err := k.p.o.Open(n.ref)
+	h, err := k.p.o.Open(ctx, n.ref)
 	if err != nil {
 		return plugin.UpdateResponse{Properties: outputs(req.OldInputs, false)}, partial(nil, err)
 	}
@@ -126,7 +129,7 @@ func partial(out resource.PropertyMap, err error) error {
 
 // install drives the host to n, from wherever it is.
 func (p *Provider) install(ctx context.Context, h host.Host, n node, owner string) error {
-	r, err := loadRecord(h)
+	r, err := loadRecord(ctx, h)
 	if err != nil {
 		return err
 	}
@@ -183,7 +186,7 @@ func (i *installation) look(ctx context.Context) (err error) {
 func observe(ctx context.Context, h host.Host, files map[string]host.File, units []string, r record) (have map[string]host.File, digest string, active map[string]bool, err error) {
 	have, active = map[string]host.File{}, map[string]bool{}
 	for _, path := range slices.Sorted(maps.Keys(files)) {
-		f, err := h.ReadFile(path)
+		f, err := h.ReadFile(ctx, path)
 		if fault.Is(err, fault.NotFound) {
 			continue
 		}
@@ -192,7 +195,7 @@ func observe(ctx context.Context, h host.Host, files map[string]host.File, units
 		}
 		have[path] = f
 	}
-	current, err := host.Current(h)
+	current, err := host.Current(ctx, h)
 	if err != nil {
 		return nil, "", nil, err
 	}
@@ -209,9 +212,9 @@ func observe(ctx context.Context, h host.Host, files map[string]host.File, units
 	return have, digest, active, nil
 }
 
-func loadRecord(h host.Files) (r record, err error) {
+func loadRecord(ctx context.Context, h host.Files) (r record, err error) {
 	r = record{Files: map[string]writtenFile{}, Units: map[string]string{}}
-	f, err := h.ReadFile(recordPath)
+	f, err := h.ReadFile(ctx, recordPath)
 	if fault.Is(err, fault.NotFound) {
 		return r, nil
 	}
@@ -257,12 +260,14 @@ func (i *installation) steps() []step {
 	}
 }
 
-func (i *installation) save() error { return i.h.WriteFile(recordPath, i.r.encode()) }
+func (i *installation) save(ctx context.Context) error {
+	return i.h.WriteFile(ctx, recordPath, i.r.encode())
+}
 
 func (i *installation) stage(ctx context.Context) error {
 	name := i.m.Release()
 	i.r.Staged = append(slices.DeleteFunc(i.r.Staged, func(s string) bool { return s == name }), name)
-	if err := i.save(); err != nil {
+	if err := i.save(ctx); err != nil {
 		return err
 	}
 	return i.h.Stage(ctx, i.dir, i.m)
@@ -276,10 +281,10 @@ func (i *installation) stop(ctx context.Context) error {
 		delete(i.r.Units, u)
 	}
 	i.r.Order = i.n.units
-	return i.save()
+	return i.save(ctx)
 }
 
-func (i *installation) write(context.Context) error {
+func (i *installation) write(ctx context.Context) error {
 	// Recorded before they are written: a Delete then finds them all.
 	for p, f := range i.n.files {
 		w := i.r.Files[p]
@@ -290,44 +295,44 @@ func (i *installation) write(context.Context) error {
 		i.r.Files[p] = w
 	}
 	i.r.Order = i.n.units
-	if err := i.save(); err != nil {
+	if err := i.save(ctx); err != nil {
 		return err
 	}
 	for _, p := range i.c.write {
-		if err := i.h.WriteFile(p, i.n.files[p]); err != nil {
+		if err := i.h.WriteFile(ctx, p, i.n.files[p]); err != nil {
 			return err
 		}
 	}
 	for _, p := range i.c.remove {
-		if err := restore(i.h, p, i.r.Files[p]); err != nil {
+		if err := restore(ctx, i.h, p, i.r.Files[p]); err != nil {
 			return err
 		}
 		delete(i.r.Files, p)
 	}
-	return i.save()
+	return i.save(ctx)
 }
 
 // restore puts back what was at path before us.
-func restore(h host.Files, path string, w writtenFile) error {
+func restore(ctx context.Context, h host.Files, path string, w writtenFile) error {
 	if w.Before != nil {
-		return h.WriteFile(path, *w.Before)
+		return h.WriteFile(ctx, path, *w.Before)
 	}
-	return h.Remove(path)
+	return h.Remove(ctx, path)
 }
 
-func (i *installation) change(context.Context) error {
-	if err := host.Switch(i.h, i.m.Release()); err != nil {
+func (i *installation) change(ctx context.Context) error {
+	if err := host.Switch(ctx, i.h, i.m.Release()); err != nil {
 		return err
 	}
 	i.r.Digest, i.r.Release = i.n.digest, i.m.Release()
 	// The release before this one stays: what it started still runs.
 	for len(i.r.Staged) > 2 {
-		if err := i.h.Remove(host.ReleasePath(i.r.Staged[0])); err != nil {
+		if err := i.h.Remove(ctx, host.ReleasePath(i.r.Staged[0])); err != nil {
 			return err
 		}
 		i.r.Staged = i.r.Staged[1:]
 	}
-	return i.save()
+	return i.save(ctx)
 }
 
 func (i *installation) start(ctx context.Context) error {
@@ -340,7 +345,7 @@ func (i *installation) start(ctx context.Context) error {
 			return err
 		}
 		i.r.Units[u] = unitDigest(i.n, u)
-		if err := i.save(); err != nil {
+		if err := i.save(ctx); err != nil {
 			return err
 		}
 	}
@@ -413,7 +418,7 @@ func (i *installation) answers(ctx context.Context, addr string) bool {
 
 func (k nodes) read(ctx context.Context, req plugin.ReadRequest) (res plugin.ReadResponse, err error) {
 	n, _ := readNode(req.Inputs)
-	h, err := k.p.o.Open(n.ref)
+	h, err := k.p.o.Open(ctx, n.ref)
 	if fault.Is(err, fault.NotFound) {
 		return res, nil
 	}
@@ -426,7 +431,7 @@ func (k nodes) read(ctx context.Context, req plugin.ReadRequest) (res plugin.Rea
 	if err != nil {
 		return res, err
 	}
-	r, err := loadRecord(h)
+	r, err := loadRecord(ctx, h)
 	if err != nil {
 		return res, err
 	}
@@ -463,14 +468,14 @@ func filesAsRead(have map[string]host.File) resource.PropertyMap {
 // destroying a cluster must not need every host to work.
 func (k nodes) delete(ctx context.Context, req plugin.DeleteRequest) error {
 	n, _ := readNode(req.Inputs)
-	h, err := k.p.o.Open(n.ref)
+	h, err := k.p.o.Open(ctx, n.ref)
 	if fault.Is(err, fault.NotFound) || fault.Is(err, fault.Unavailable) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	r, err := loadRecord(h)
+	r, err := loadRecord(ctx, h)
 	if err != nil {
 		return err
 	}
@@ -486,16 +491,16 @@ func (k nodes) delete(ctx context.Context, req plugin.DeleteRequest) error {
 	}
 	done = providers.Step(ctx, "remove files")
 	for _, p := range slices.Sorted(maps.Keys(r.Files)) {
-		errs = append(errs, restore(h, p, r.Files[p]))
+		errs = append(errs, restore(ctx, h, p, r.Files[p]))
 	}
-	errs = append(errs, h.Remove(config.CurrentLink))
+	errs = append(errs, h.Remove(ctx, config.CurrentLink))
 	for _, name := range r.Staged {
-		errs = append(errs, h.Remove(host.ReleasePath(name)))
+		errs = append(errs, h.Remove(ctx, host.ReleasePath(name)))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return done(err)
 	}
-	return done(h.Remove(recordPath)) // last: until then Delete knows what to do
+	return done(h.Remove(ctx, recordPath)) // last: until then Delete knows what to do
 }
 
 // preflight returns everything that keeps the host from running its role.

@@ -126,7 +126,7 @@ func (w *world) create(p providers.Provider, typ tokens.Type, in resource.Proper
 
 func (w *world) host() host.Host {
 	w.Helper()
-	h, err := host.Open(host.Ref{Kind: "local", Dir: w.dir, Name: "agent-1"})
+	h, err := host.OpenLocal(w.Context(), host.Ref{Kind: "local", Dir: w.dir, Name: "agent-1"})
 	if err != nil {
 		w.Fatal(err)
 	}
@@ -167,7 +167,7 @@ func (w *world) since(unit string) time.Time {
 func TestNode(t *testing.T) {
 	w := newWorld(t)
 	b1, d1 := release(t, "1.0.0")
-	hostsBefore, err := w.host().ReadFile("/etc/hosts")
+	hostsBefore, err := w.host().ReadFile(t.Context(), "/etc/hosts")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -275,11 +275,11 @@ func TestNode(t *testing.T) {
 		}
 	}
 	for path := range changed["files"].ObjectValue() {
-		if _, err := w.host().ReadFile(string(path)); path != "/etc/hosts" && !fault.Is(err, fault.NotFound) {
+		if _, err := w.host().ReadFile(t.Context(), string(path)); path != "/etc/hosts" && !fault.Is(err, fault.NotFound) {
 			t.Errorf("%s: %v", path, err)
 		}
 	}
-	if f, err := w.host().ReadFile("/etc/hosts"); err != nil || string(f.Data) != string(hostsBefore.Data) {
+	if f, err := w.host().ReadFile(t.Context(), "/etc/hosts"); err != nil || string(f.Data) != string(hostsBefore.Data) {
 		t.Errorf("/etc/hosts is %q, %v", f.Data, err)
 	}
 	if out, err := w.host().Run(t.Context(), "/bin/sh", "-c", "ps ax | grep -c '[s]leep 1000'; ls /opt/dcos/releases /etc/systemd/system/*.wants"); err != nil || !strings.HasPrefix(out.Stdout, "0\n") || strings.Contains(out.Stdout, "dcos-") {
@@ -293,7 +293,7 @@ func TestNode(t *testing.T) {
 func TestPortInUseIsFound(t *testing.T) {
 	w := newWorld(t)
 	b, d := release(t, "1.0.0")
-	if err := w.host().WriteFile("/etc/systemd/system/squat.service", host.File{Mode: 0o644, Data: fmt.Appendf(nil,
+	if err := w.host().WriteFile(t.Context(), "/etc/systemd/system/squat.service", host.File{Mode: 0o644, Data: fmt.Appendf(nil,
 		"[Service]\nExecStart=%s -test.run=TestSquatter -test.v\nEnvironment=SQUAT=%s\n", "/tmp/squat", netip.MustParseAddrPort("0.0.0.0:5051"))}); err != nil {
 		t.Fatal(err)
 	}
@@ -301,7 +301,7 @@ func TestPortInUseIsFound(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := w.host().WriteFile("/tmp/squat", host.File{Data: self, Mode: 0o755}); err != nil {
+	if err := w.host().WriteFile(t.Context(), "/tmp/squat", host.File{Data: self, Mode: 0o755}); err != nil {
 		t.Fatal(err)
 	}
 	if err := w.host().StartUnit(t.Context(), "squat.service"); err != nil {

@@ -21,6 +21,7 @@ import (
 // node is what a host is to run: the inputs of TypeNode.
 type node struct {
 	ref     host.Ref
+	machine string // what tells the machine from others, "" when only its address does
 	role    string
 	address string
 	digest  string // of the release
@@ -33,12 +34,13 @@ const roleMaster = "master"
 
 func readNode(m resource.PropertyMap) (node, *input.Reader) {
 	r := input.Read(m)
-	at := r.Object("host")
+	at, name := r.Object("host"), r.Text("name")
 	n := node{
-		ref:  host.Ref{Kind: at.Text("kind"), Dir: at.Text("dir"), Name: r.Text("name")},
+		ref:  host.ReadConnection(name, at),
 		role: r.Text("role"), address: r.Text("address"), digest: r.Text("release"), bundle: r.Text("bundle"),
 		files: map[string]host.File{},
 	}
+	n.machine = at.OptionalText("machineId")
 	at.OptionalText("bootId") // only its change matters
 	at.Close()
 	files := r.Object("files")

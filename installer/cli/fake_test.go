@@ -205,7 +205,9 @@ func (p power) Start(_ context.Context, cluster, name string) error {
 	return p.note("start %s %s", cluster, name)
 }
 
-func (p power) Open(dir, name string) (host.Host, error) { return machine{dir: dir, name: name}, nil }
+func (p power) Open(_ context.Context, ref host.Ref) (host.Host, error) {
+	return machine{dir: ref.Dir, name: ref.Name}, nil
+}
 
 // machine runs commands by saying them.
 type machine struct {

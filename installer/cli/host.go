@@ -22,8 +22,8 @@ type HostControl interface {
 	Stop(ctx context.Context, cluster, name string, now bool) error
 	// Start boots a host that is down.
 	Start(ctx context.Context, cluster, name string) error
-	// Open reaches a host that runs; dir is what its resource calls dir.
-	Open(dir, name string) (host.Host, error)
+	// Open reaches a host that runs.
+	Open(ctx context.Context, ref host.Ref) (host.Host, error)
 }
 
 // HostGone is the error of Start for a host of which nothing is left.
@@ -72,7 +72,7 @@ func (r *run) hostCommand() *cobra.Command {
 		Use: "exec NAME -- COMMAND [ARG…]", Short: "Run a command on a host, to its end", Args: cobra.MinimumNArgs(2),
 		RunE: func(c *cobra.Command, args []string) error {
 			return r.withHost(args[0], "host exec", func(_ *session, h HostControl, outputs resource.PropertyMap) error {
-				m, err := h.Open(text(outputs["dir"]), args[0])
+				m, err := open(c.Context(), h, args[0], outputs)
 				if err != nil {
 					return err
 				}
@@ -97,6 +97,28 @@ func (r *run) hostCommand() *cobra.Command {
 		parent.AddCommand(c)
 	}
 	return parent
+}
+
+// open reaches a recorded host.
+func open(ctx context.Context, h HostControl, name string, outputs resource.PropertyMap) (host.Host, error) {
+	ref, err := reference(name, outputs)
+	if err != nil {
+		return nil, err
+	}
+	return h.Open(ctx, ref)
+}
+
+// reference reads how to reach a recorded host.
+func reference(name string, outputs resource.PropertyMap) (host.Ref, error) {
+	c := outputs["connection"]
+	for c.IsSecret() {
+		c = c.SecretValue().Element
+	}
+	if c.IsObject() {
+		return host.ReadRef(name, c.ObjectValue())
+	}
+	// Recorded by a release that knew hosts on this machine only.
+	return host.Ref{Kind: host.KindLocal, Dir: text(outputs["dir"]), Name: name}, nil
 }
 
 // withHost finds a recorded host and what controls it. As the stack's lock is

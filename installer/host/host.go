@@ -31,16 +31,16 @@ type Host interface {
 // Files are the files of a machine. Paths are absolute.
 type Files interface {
 	// ReadFile returns a file; fault.NotFound when there is none.
-	ReadFile(path string) (File, error)
+	ReadFile(ctx context.Context, path string) (File, error)
 	// WriteFile replaces a file at once, or not at all; directories are made.
-	WriteFile(path string, f File) error
+	WriteFile(ctx context.Context, path string, f File) error
 	// Remove removes a file, link or directory with all that is in it. One
 	// that is gone is fine.
-	Remove(path string) error
+	Remove(ctx context.Context, path string) error
 	// ReadLink returns where a link points; fault.NotFound when there is none.
-	ReadLink(path string) (string, error)
+	ReadLink(ctx context.Context, path string) (string, error)
 	// Link makes path a link to target at once, or not at all.
-	Link(path, target string) error
+	Link(ctx context.Context, path, target string) error
 }
 
 // Units are the units of a machine.
@@ -82,38 +82,37 @@ type Unit struct {
 func ReleasePath(release string) string { return filepath.Join(config.ReleaseDir, release) }
 
 // Switch makes the staged release the one that units run at their next start.
-func Switch(f Files, release string) error {
+func Switch(ctx context.Context, f Files, release string) error {
 	// Relative, so that it means the same seen from outside the host.
 	rel, err := filepath.Rel(filepath.Dir(config.CurrentLink), ReleasePath(release))
 	if err != nil {
 		return err
 	}
-	return f.Link(config.CurrentLink, rel)
+	return f.Link(ctx, config.CurrentLink, rel)
 }
 
 // Current returns the name of the release that is switched to, "" when none is.
-func Current(f Files) (string, error) {
-	target, err := f.ReadLink(config.CurrentLink)
+func Current(ctx context.Context, f Files) (string, error) {
+	target, err := f.ReadLink(ctx, config.CurrentLink)
 	if fault.Is(err, fault.NotFound) {
 		return "", nil
 	}
 	return filepath.Base(target), err
 }
 
-// Ref says how to reach a host.
-type Ref struct {
-	Kind string // "local"
-	Dir  string // local: the host's directory on this machine
-	Name string
-}
+// Opener reaches a host: fault.NotFound when there is no such host,
+// fault.Unavailable when it is down or does not answer, fault.Denied when it
+// does not let us in. What it holds open ends with whoever made it.
+type Opener func(ctx context.Context, ref Ref) (Host, error)
 
-// Open returns the host that ref names; fault.NotFound when there is no such
-// host, fault.Unavailable when it is down.
-func Open(ref Ref) (Host, error) {
-	switch ref.Kind {
-	case "local":
-		return openLocal(ref)
-	default:
+// Kinds reaches hosts of several kinds.
+type Kinds map[Kind]Opener
+
+// Open is an Opener.
+func (k Kinds) Open(ctx context.Context, ref Ref) (Host, error) {
+	open := k[ref.Kind]
+	if open == nil {
 		return nil, fault.Newf("reach host "+ref.Name, fault.Invalid, "no way to reach hosts of kind %q", ref.Kind)
 	}
+	return open(ctx, ref)
 }

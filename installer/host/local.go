@@ -26,7 +26,8 @@ type local struct {
 	ctl control.Client
 }
 
-func openLocal(ref Ref) (Host, error) {
+// OpenLocal is the Opener of hosts that providers/local made.
+func OpenLocal(_ context.Context, ref Ref) (Host, error) {
 	st, err := simhost.At(ref.Dir)
 	if err != nil {
 		return nil, fault.New("reach host "+ref.Name, fault.KindOf(err), err)
@@ -109,7 +110,10 @@ func (l *local) root() (*os.File, error) {
 }
 
 // tree is root for changes.
-func (l *local) tree() (*os.Root, error) {
+func (l *local) tree(ctx context.Context) (*os.Root, error) {
+	if err := stopped(ctx); err != nil {
+		return nil, err
+	}
 	f, err := l.root()
 	if err != nil {
 		return nil, err
@@ -119,7 +123,10 @@ func (l *local) tree() (*os.Root, error) {
 }
 
 // open opens a path for reading as a process on the host would.
-func (l *local) open(path string) (*os.File, error) {
+func (l *local) open(ctx context.Context, path string) (*os.File, error) {
+	if err := stopped(ctx); err != nil {
+		return nil, err
+	}
 	root, err := l.root()
 	if err != nil {
 		return nil, err
@@ -134,10 +141,18 @@ func (l *local) open(path string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), path), nil
 }
 
+// stopped is the error of a call whose context has ended.
+func stopped(ctx context.Context) error {
+	if ctx.Err() == nil {
+		return nil
+	}
+	return fault.New("go on", fault.Unavailable, context.Cause(ctx))
+}
+
 func inside(path string) string { return strings.TrimPrefix(filepath.Clean(path), "/") }
 
-func (l *local) ReadFile(path string) (File, error) {
-	f, err := l.open(path)
+func (l *local) ReadFile(ctx context.Context, path string) (File, error) {
+	f, err := l.open(ctx, path)
 	if err != nil {
 		return File{}, l.fail(err, "read %s", path)
 	}
@@ -153,8 +168,8 @@ func (l *local) ReadFile(path string) (File, error) {
 	return File{Data: b, Mode: st.Mode().Perm()}, nil
 }
 
-func (l *local) WriteFile(path string, f File) error {
-	t, err := l.tree()
+func (l *local) WriteFile(ctx context.Context, path string, f File) error {
+	t, err := l.tree(ctx)
 	if err != nil {
 		return l.fail(err, "write %s", path)
 	}
@@ -184,8 +199,8 @@ func replace(t *os.Root, path string, f File) error {
 	return err
 }
 
-func (l *local) Remove(path string) error {
-	t, err := l.tree()
+func (l *local) Remove(ctx context.Context, path string) error {
+	t, err := l.tree(ctx)
 	if err != nil {
 		return l.fail(err, "remove %s", path)
 	}
@@ -196,8 +211,8 @@ func (l *local) Remove(path string) error {
 	return nil
 }
 
-func (l *local) ReadLink(path string) (string, error) {
-	t, err := l.tree()
+func (l *local) ReadLink(ctx context.Context, path string) (string, error) {
+	t, err := l.tree(ctx)
 	if err != nil {
 		return "", l.fail(err, "read link %s", path)
 	}
@@ -209,8 +224,8 @@ func (l *local) ReadLink(path string) (string, error) {
 	return target, nil
 }
 
-func (l *local) Link(path, target string) error {
-	t, err := l.tree()
+func (l *local) Link(ctx context.Context, path, target string) error {
+	t, err := l.tree(ctx)
 	if err != nil {
 		return l.fail(err, "link %s", path)
 	}
@@ -283,15 +298,15 @@ func (l *local) UnitStatus(ctx context.Context, name string, tail int) (Unit, er
 // copies.
 func (l *local) Stage(ctx context.Context, dir string, m bundle.Manifest) error {
 	at := ReleasePath(m.Release())
-	if f, err := l.open(at + "/" + bundle.ManifestName); err == nil {
+	if f, err := l.open(ctx, at+"/"+bundle.ManifestName); err == nil {
 		return f.Close() // staged: links and copies appear whole
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return l.fail(err, "stage release %s", m.Release())
 	}
-	if l.sees(filepath.Join(dir, bundle.ManifestName)) {
-		return l.Link(at, dir)
+	if l.sees(ctx, filepath.Join(dir, bundle.ManifestName)) {
+		return l.Link(ctx, at, dir)
 	}
-	t, err := l.tree()
+	t, err := l.tree(ctx)
 	if err != nil {
 		return l.fail(err, "stage release %s", m.Release())
 	}
@@ -303,12 +318,12 @@ func (l *local) Stage(ctx context.Context, dir string, m bundle.Manifest) error 
 }
 
 // sees reports whether path names the same file here and on the host.
-func (l *local) sees(path string) bool {
+func (l *local) sees(ctx context.Context, path string) bool {
 	here, err := os.Stat(path)
 	if err != nil {
 		return false
 	}
-	f, err := l.open(path)
+	f, err := l.open(ctx, path)
 	if err != nil {
 		return false
 	}

@@ -135,6 +135,15 @@ func (r *Reader) Number(key string) float64 {
 	return v.NumberValue()
 }
 
+// OptionalNumber returns a number, otherwise when it is not there.
+func (r *Reader) OptionalNumber(key string, otherwise float64) float64 {
+	v, ok := r.get(key, "a number", resource.PropertyValue.IsNumber)
+	if !ok {
+		return otherwise
+	}
+	return v.NumberValue()
+}
+
 // Bool returns a truth value, false when it is not there.
 func (r *Reader) Bool(key string) bool {
 	v, ok := r.get(key, "true or false", resource.PropertyValue.IsBool)

@@ -38,6 +38,6 @@ func (p power) Start(ctx context.Context, cluster, name string) error {
 	return err
 }
 
-func (power) Open(dir, name string) (host.Host, error) {
-	return host.Open(host.Ref{Kind: "local", Dir: dir, Name: name})
+func (power) Open(ctx context.Context, ref host.Ref) (host.Host, error) {
+	return host.OpenLocal(ctx, ref)
 }
