@@ -143,6 +143,8 @@ type Master struct {
 	// AgentReregister is how long after a fail-over agents may take to come
 	// back before they are marked unreachable.
 	AgentReregister Duration `json:"agent_reregister"`
+
+	Backup Backup `json:"backup"`
 }
 
 // Agent configures `dcosd agent`.
@@ -176,6 +178,7 @@ func DefaultMaster() Master {
 		AgentPing:         Duration(time.Second),
 		AgentMissedPings:  5,
 		AgentReregister:   Duration(10 * time.Minute),
+		Backup:            DefaultBackup(),
 	}
 }
 
@@ -207,6 +210,7 @@ func (m Master) Validate() error {
 	if m.AgentPing <= 0 || m.AgentMissedPings <= 0 {
 		errs = append(errs, errors.New("agent_ping and agent_missed_pings: must be positive"))
 	}
+	errs = append(errs, m.Backup.check()...)
 	return invalid("check master configuration", errs)
 }
 

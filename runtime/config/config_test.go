@@ -63,3 +63,26 @@ func TestLoadRelease(t *testing.T) {
 		t.Errorf("without a manifest: %v", err)
 	}
 }
+
+func TestBackup(t *testing.T) {
+	base := config.DefaultMaster()
+	base.Cluster = config.Cluster{ID: "x", Name: "c", Masters: []config.Member{{Name: "m1", Addr: netip.MustParseAddr("198.18.0.11")}}}
+	base.Host = config.Host{Name: "m1", Addr: netip.MustParseAddr("198.18.0.11")}
+	if err := base.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	for want, edit := range map[string]func(*config.Backup){
+		"backup.every":       func(b *config.Backup) { b.Every = config.Duration(time.Second) },
+		"backup.recipients":  func(b *config.Backup) { b.Every = config.Duration(time.Hour) },
+		"backup.keep":        func(b *config.Backup) { b.Keep = 0 },
+		"backup.dir":         func(b *config.Backup) { b.Dir = "backups" },
+		"backup.s3.endpoint": func(b *config.Backup) { b.S3 = &config.S3{Endpoint: "store:9000", Bucket: "b"} },
+		"backup.s3.bucket":   func(b *config.Backup) { b.S3 = &config.S3{Endpoint: "https://store:9000"} },
+	} {
+		m := base
+		edit(&m.Backup)
+		if err := m.Validate(); !fault.Is(err, fault.Invalid) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v", want, err)
+		}
+	}
+}
