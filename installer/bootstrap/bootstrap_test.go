@@ -90,6 +90,52 @@ func TestSecrets(t *testing.T) {
 	}
 }
 
+// Who founded a cluster is written down once, and never again.
+func TestFoundersStay(t *testing.T) {
+	p := bootstrap.New(bootstrap.Options{})
+	names := func(ms ...string) resource.PropertyMap {
+		in := resource.PropertyMap{"clusterName": resource.NewProperty("demo"), "adminUser": resource.NewProperty("admin")}
+		var vs []resource.PropertyValue
+		for _, m := range ms {
+			vs = append(vs, resource.NewProperty(m))
+		}
+		if len(vs) > 0 {
+			in["founders"] = resource.NewProperty(vs)
+		}
+		return in
+	}
+	u := urn(bootstrap.TypeSecrets, "c")
+	step := func(oldIn, out, in resource.PropertyMap) (resource.PropertyMap, bool) {
+		t.Helper()
+		d, err := p.Diff(t.Context(), plugin.DiffRequest{URN: u, Type: bootstrap.TypeSecrets, OldInputs: oldIn, OldOutputs: out, NewInputs: in})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := p.Update(t.Context(), plugin.UpdateRequest{URN: u, Type: bootstrap.TypeSecrets, OldInputs: oldIn, OldOutputs: out, NewInputs: in})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r.Properties, d.Changes == plugin.DiffSome
+	}
+	made, err := p.Create(t.Context(), plugin.CreateRequest{URN: u, Type: bootstrap.TypeSecrets, Properties: names("m1")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, changed := step(names("m1"), made.Properties, names("m1", "m2", "m3"))
+	if changed || !out["founders"].DeepEquals(names("m1")["founders"]) {
+		t.Errorf("more masters: changed %t, founders %v", changed, out["founders"])
+	}
+	old := made.Properties.Copy()
+	delete(old, "founders")
+	out, changed = step(names(), old, names("m1", "m2"))
+	if !changed || !out["founders"].DeepEquals(names("m1", "m2")["founders"]) {
+		t.Errorf("a state without founders: changed %t, founders %v", changed, out["founders"])
+	}
+	if _, changed = step(names("m1", "m2"), out, names("m1")); changed {
+		t.Error("it is given founders more than once")
+	}
+}
+
 func TestRestarts(t *testing.T) {
 	file := func(s string) host.File { return host.File{Data: []byte(s), Mode: 0o644} }
 	base := bootstrap.Wanted{

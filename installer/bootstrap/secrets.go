@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/hex"
+	"slices"
 
 	"github.com/google/uuid"
 	"github.com/pulumi/pulumi/sdk/v3/go/common/resource"
@@ -21,11 +22,24 @@ import (
 // nowhere else until a Node carries them to its host.
 type secrets struct{}
 
-type secretsInputs struct{ cluster, user, password string }
+type secretsInputs struct {
+	cluster, user, password string
+	founders                []string // names of the masters when the secrets are made
+}
 
 func readSecrets(m resource.PropertyMap) (secretsInputs, *input.Reader) {
 	r := input.Read(m)
 	s := secretsInputs{cluster: r.Text("clusterName"), user: r.Text("adminUser"), password: r.OptionalText("adminPassword")}
+	for _, v := range r.List("founders") { // absent in the state of an earlier installer
+		v, known := input.Plain(v)
+		switch {
+		case !known:
+		case !v.IsString() || v.StringValue() == "":
+			r.Fail("founders", "%v is not the name of a master", v)
+		default:
+			s.founders = append(s.founders, v.StringValue())
+		}
+	}
 	return s, r
 }
 
@@ -37,9 +51,17 @@ func (secrets) check(req plugin.CheckRequest) plugin.CheckResponse {
 	return plugin.CheckResponse{Properties: req.News, Failures: r.Failures()}
 }
 
-func (secrets) diff(req plugin.DiffRequest) plugin.DiffResponse { return providers.DiffInputs(req) }
+// diff takes no notice of other founders than those that the cluster was made
+// with. Only a cluster from before there were any is given some, once.
+func (secrets) diff(req plugin.DiffRequest) plugin.DiffResponse {
+	_, recorded := req.OldOutputs["founders"]
+	if v, known := input.Plain(req.NewInputs["founders"]); known && (recorded || v.IsNull()) {
+		req.IgnoreChanges = append(slices.Clone(req.IgnoreChanges), "founders")
+	}
+	return providers.DiffInputs(req)
+}
 
-var secretKeys = []resource.PropertyKey{"clusterId", "caCert", "caKey", "joinToken", "sealKey", "adminPassword", "adminHash", "generatedPassword"}
+var secretKeys = []resource.PropertyKey{"clusterId", "caCert", "caKey", "joinToken", "sealKey", "adminPassword", "adminHash", "generatedPassword", "founders"}
 
 func (secrets) create(_ context.Context, req plugin.CreateRequest) (res plugin.CreateResponse, err error) {
 	if req.Preview {
@@ -67,6 +89,9 @@ func (secrets) create(_ context.Context, req plugin.CreateRequest) (res plugin.C
 		"joinToken": secret(hex.EncodeToString(random(32))),
 		"sealKey":   secret(base64.StdEncoding.EncodeToString(random(32))),
 	}
+	if len(s.founders) > 0 {
+		out["founders"] = req.Properties["founders"]
+	}
 	return plugin.CreateResponse{ID: resource.ID(id), Properties: out}, setPassword(out, s.password)
 }
 
@@ -86,10 +111,13 @@ func setPassword(out resource.PropertyMap, given string) error {
 }
 
 // update changes the password and nothing else: whatever the other secrets
-// protect would be lost with them.
+// protect would be lost with them, and who founded the cluster stays true.
 func (secrets) update(_ context.Context, req plugin.UpdateRequest) (plugin.UpdateResponse, error) {
 	s, _ := readSecrets(req.NewInputs)
 	out := req.OldOutputs.Copy()
+	if _, recorded := out["founders"]; !recorded && len(s.founders) > 0 {
+		out["founders"] = req.NewInputs["founders"]
+	}
 	have, _ := input.Plain(out["adminPassword"])
 	if s.password == "" || have.IsString() && have.StringValue() == s.password {
 		return plugin.UpdateResponse{Properties: out}, nil

@@ -187,12 +187,13 @@ func (p *Provider) Create(ctx context.Context, req plugin.CreateRequest) (plugin
 			return res, err
 		}
 		if req.Preview {
+			dir := filepath.Join(p.machine.Dir, h.Cluster, h.Name)
 			res.Properties = resource.PropertyMap{
-				"dir": resource.NewProperty(filepath.Join(p.machine.Dir, h.Cluster, h.Name)), "address": req.Properties["address"],
+				"connection": connection(dir), "dir": resource.NewProperty(dir), "address": req.Properties["address"],
 				"pid": providers.Unknown(), "bootId": providers.Unknown(), "online": resource.NewProperty(true),
 			}
 			if r.Unknown("cluster", "name") {
-				res.Properties["dir"] = providers.Unknown()
+				res.Properties["dir"], res.Properties["connection"] = providers.Unknown(), providers.Unknown()
 			}
 			return res, p.machine.Preflight()
 		}

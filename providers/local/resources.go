@@ -127,9 +127,15 @@ func readHost(r *input.Reader) simhost.Host {
 	return h
 }
 
+// connection is how the installer reaches the host whose directory is dir.
+func connection(dir string) resource.PropertyValue {
+	return resource.NewProperty(resource.PropertyMap{"kind": resource.NewProperty("local"), "dir": resource.NewProperty(dir)})
+}
+
 func hostOutputs(st simhost.State) resource.PropertyMap {
 	return resource.PropertyMap{
-		"dir": resource.NewProperty(st.Dir), "pid": resource.NewProperty(float64(st.PID)), "address": resource.NewProperty(st.Host.Address),
+		"connection": connection(st.Dir),
+		"dir":        resource.NewProperty(st.Dir), "pid": resource.NewProperty(float64(st.PID)), "address": resource.NewProperty(st.Host.Address),
 		"bootId": resource.NewProperty(st.Boot), "online": resource.NewProperty(st.Running && st.Connected),
 	}
 }
