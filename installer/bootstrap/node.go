@@ -321,7 +321,7 @@ func restore(ctx context.Context, h host.Files, path string, w writtenFile) erro
 }
 
 func (i *installation) change(ctx context.Context) error {
-	if err := host.Switch(ctx, i.h, i.m.Release()); err != nil {
+	if err := i.h.Change(ctx, host.Switch(i.m.Release())); err != nil {
 		return err
 	}
 	i.r.Digest, i.r.Release = i.n.digest, i.m.Release()

@@ -1,9 +1,11 @@
 // Package host is the installer's hands on a machine: run a command, read and
 // write files, start and stop units, bring a release there. A machine is
-// whatever Host is implemented for; today that is a local host, reached
-// through its dcos-init and its view of the file system.
+// whatever Host is implemented for: a local host, reached through its dcos-init
+// and its view of the file system; any machine that one can log into
+// (host/ssh); one in memory (host/emulated).
 //
-// Every change of a machine goes through this interface.
+// Every change of a machine goes through this interface. What is written, and
+// where, is listed in docs/hosts.md.
 package host
 
 import (
@@ -21,6 +23,7 @@ import (
 type Host interface {
 	Files
 	Units
+	Batch
 	// Run runs a program to its end. Its failure is in Output, not an error.
 	Run(ctx context.Context, argv ...string) (Output, error)
 	// Stage brings the release unpacked in dir, on this machine, to
@@ -43,6 +46,47 @@ type Files interface {
 	Link(ctx context.Context, path, target string) error
 }
 
+// Batch does many things in one round trip.
+type Batch interface {
+	// Look reads all that q asks for. What is not there is not in the answer.
+	Look(ctx context.Context, q Query) (View, error)
+	// Change makes changes in their order, each at once or not at all, and ends
+	// at the first that cannot be made. When it is over the machine's init knows
+	// of changed unit files.
+	Change(ctx context.Context, changes ...Change) error
+}
+
+// Query says what to look at.
+type Query struct {
+	Files   []string // what they are
+	Content []string // what they are, and what is in them
+	Units   []string // without their logs
+}
+
+// View is what a machine has.
+type View struct {
+	Files map[string]Entry
+	Units map[string]Unit
+}
+
+// Entry is what is at a path. Of a link it tells the link alone; of anything
+// else that is no regular file it has only the mode.
+type Entry struct {
+	File          // Data only when asked for
+	SHA256 string // of the content, in hex; "" when it is no regular file
+}
+
+// Change is one change of a machine's files: what is to be at a path, nothing
+// if File is nil. Directories are made, and removed with what is in them.
+type Change struct {
+	Path string
+	File *File
+}
+
+// Put and Gone are the two kinds of Change.
+func Put(path string, f File) Change { return Change{Path: path, File: &f} }
+func Gone(path string) Change        { return Change{Path: path} }
+
 // Units are the units of a machine.
 type Units interface {
 	// StartUnit starts a unit; the error quotes the end of its log.
@@ -56,10 +100,12 @@ type Units interface {
 	UnitStatus(ctx context.Context, name string, tail int) (Unit, error)
 }
 
-// File is a regular file.
+// File is a regular file, or a symbolic link.
 type File struct {
-	Data []byte
-	Mode fs.FileMode // permission bits
+	Data     []byte
+	Mode     fs.FileMode // permission bits
+	UID, GID int         // whose it is, 0 is root
+	Link     string      // where it leads; then it has no data, mode or owner of its own
 }
 
 // Output is what a program left.
@@ -81,14 +127,15 @@ type Unit struct {
 // ReleasePath is where a release lies on every host.
 func ReleasePath(release string) string { return filepath.Join(config.ReleaseDir, release) }
 
-// Switch makes the staged release the one that units run at their next start.
-func Switch(ctx context.Context, f Files, release string) error {
+// Switch is the change that makes the staged release the one that units run at
+// their next start.
+func Switch(release string) Change {
 	// Relative, so that it means the same seen from outside the host.
 	rel, err := filepath.Rel(filepath.Dir(config.CurrentLink), ReleasePath(release))
-	if err != nil {
-		return err
+	if err != nil { // both are constants but for a name
+		panic("switch to " + release + ": " + err.Error())
 	}
-	return f.Link(ctx, config.CurrentLink, rel)
+	return Put(config.CurrentLink, File{Link: rel})
 }
 
 // Current returns the name of the release that is switched to, "" when none is.

@@ -2,13 +2,17 @@ package host
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -169,6 +173,9 @@ func (l *local) ReadFile(ctx context.Context, path string) (File, error) {
 }
 
 func (l *local) WriteFile(ctx context.Context, path string, f File) error {
+	if f.Link != "" {
+		return l.Link(ctx, path, f.Link)
+	}
 	t, err := l.tree(ctx)
 	if err != nil {
 		return l.fail(err, "write %s", path)
@@ -190,7 +197,7 @@ func replace(t *os.Root, path string, f File) error {
 		return err
 	}
 	_, err = out.Write(f.Data)
-	if err = errors.Join(err, out.Chmod(f.Mode.Perm()), out.Close()); err == nil {
+	if err = errors.Join(err, out.Chown(f.UID, f.GID), out.Chmod(f.Mode.Perm()), out.Close()); err == nil {
 		err = t.Rename(tmp, path)
 	}
 	if err != nil {
@@ -248,6 +255,79 @@ func relink(t *os.Root, path, target string) error {
 		return err
 	}
 	return t.Rename(tmp, path)
+}
+
+// Look asks for one thing after another: nothing is far away.
+func (l *local) Look(ctx context.Context, q Query) (View, error) {
+	v := View{Files: map[string]Entry{}, Units: map[string]Unit{}}
+	for i, path := range slices.Concat(q.Files, q.Content) {
+		e, err := l.entry(ctx, path, i >= len(q.Files))
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
+			continue
+		}
+		if err != nil {
+			return v, l.fail(err, "look at %s", path)
+		}
+		v.Files[path] = e
+	}
+	for _, u := range q.Units {
+		st, err := l.UnitStatus(ctx, u, 0)
+		if fault.Is(err, fault.NotFound) || fault.Is(err, fault.Invalid) { // no such unit, or none that can be read
+			continue
+		}
+		if err != nil {
+			return v, err
+		}
+		v.Units[u] = st
+	}
+	return v, nil
+}
+
+func (l *local) entry(ctx context.Context, path string, content bool) (e Entry, err error) {
+	t, err := l.tree(ctx)
+	if err != nil {
+		return e, err
+	}
+	defer t.Close()
+	st, err := t.Lstat(inside(path))
+	if err != nil {
+		return e, err
+	}
+	if sys, ok := st.Sys().(*syscall.Stat_t); ok {
+		e.UID, e.GID = int(sys.Uid), int(sys.Gid)
+	}
+	e.Mode = st.Mode().Perm()
+	switch {
+	case st.Mode()&fs.ModeSymlink != 0:
+		to, err := t.Readlink(inside(path))
+		return Entry{File: File{Link: to}}, err
+	case !st.Mode().IsRegular():
+		return e, nil
+	}
+	b, err := t.ReadFile(inside(path))
+	sum := sha256.Sum256(b)
+	e.SHA256 = hex.EncodeToString(sum[:])
+	if content {
+		e.Data = b
+	}
+	return e, err
+}
+
+// Change makes one change after another. dcos-init reads units when it starts
+// them, so it need not be told.
+func (l *local) Change(ctx context.Context, changes ...Change) error {
+	for _, c := range changes {
+		var err error
+		if c.File == nil {
+			err = l.Remove(ctx, c.Path)
+		} else {
+			err = l.WriteFile(ctx, c.Path, *c.File)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (l *local) Run(ctx context.Context, argv ...string) (Output, error) {
