@@ -42,6 +42,9 @@ type Secrets struct {
 	JoinToken string
 	SealKey   string // 32 bytes, base64
 	AdminHash string // argon2id, in its usual text form
+	// Founders are the names of the masters that the cluster was made with;
+	// none means all masters of the topology.
+	Founders []string
 }
 
 // File is one file on a host.
@@ -76,6 +79,9 @@ func Render(in Input) (Rendered, error) {
 	} else {
 		err = agent(in, &out)
 	}
+	if err == nil {
+		err = putConfig(&out, config.MastersFile, masters(in))
+	}
 	if err != nil {
 		return Rendered{}, err
 	}
@@ -91,13 +97,23 @@ func Render(in Input) (Rendered, error) {
 
 func cluster(in Input) config.Cluster {
 	c := config.Cluster{ID: in.Secrets.ClusterID, Name: in.Topology.Cluster.Name, Release: in.Release}
-	for _, m := range in.Topology.Masters() {
-		c.Masters = append(c.Masters, config.Member{Name: m.Name, Addr: m.Addr})
-	}
 	for _, r := range in.Topology.Cluster.Resolvers {
 		c.Resolvers = append(c.Resolvers, r.String())
 	}
 	return c
+}
+
+// masters is the list that daemons start with. What the cluster itself says
+// later counts for more.
+func masters(in Input) config.Masters {
+	m := config.Masters{Founders: in.Secrets.Founders}
+	for _, h := range in.Topology.Masters() {
+		m.Masters = append(m.Masters, config.Member{Name: h.Name, Addr: h.Addr})
+		if len(in.Secrets.Founders) == 0 {
+			m.Founders = append(m.Founders, h.Name)
+		}
+	}
+	return m
 }
 
 func master(in Input, out *Rendered) error {

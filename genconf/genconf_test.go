@@ -95,8 +95,14 @@ func TestDaemonsReadIt(t *testing.T) {
 		return p
 	}
 	m, err := config.Load(write(host("master-1", topology.RoleMaster, "198.18.0.11"), config.MasterFile), config.Master{})
-	if err != nil || m.Host.Name != "master-1" || len(m.Cluster.Masters) != 1 || m.Cluster.Resolvers[0] != "192.0.2.1:53" {
+	if err != nil || m.Host.Name != "master-1" || m.Cluster.Resolvers[0] != "192.0.2.1:53" {
 		t.Errorf("master: %+v %v", m, err)
+	}
+	for _, h := range []topology.Host{host("master-1", topology.RoleMaster, "198.18.0.11"), host("agent-1", topology.RoleAgent, "198.18.0.21")} {
+		l, err := config.Load(write(h, config.MastersFile), config.Masters{})
+		if err != nil || len(l.Masters) != 1 || l.Masters[0].Name != "master-1" || len(l.Founders) != 1 || l.Founders[0] != "master-1" {
+			t.Errorf("masters on %s: %+v %v", h.Name, l, err)
+		}
 	}
 	a, err := config.Load(write(host("public-agent-1", topology.RolePublicAgent, "198.18.0.254"), config.AgentFile), config.Agent{})
 	if err != nil || !a.Public || a.Cluster.ID == "" || a.Resources != "cpus(slave_public):1.5;mem(slave_public):1792;disk(slave_public):8192" {
@@ -154,6 +160,21 @@ func TestSmallHostsKeepHalf(t *testing.T) {
 		t.Fatal(err)
 	}
 	if c := r.Files[config.AgentFile].Content; !strings.Contains(c, "mem:150;disk:512\"") {
+		t.Error(c)
+	}
+}
+
+// Who founded the cluster stays the same, whoever is a master now.
+func TestFounders(t *testing.T) {
+	in := input(host("master-2", topology.RoleMaster, "198.18.0.12"), host("master-3", topology.RoleMaster, "198.18.0.13"))
+	in.Secrets.Founders = []string{"master-1"}
+	r, err := genconf.Render(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c := r.Files[config.MastersFile].Content; !strings.Contains(c, `"founders": [
+    "master-1"
+  ]`) || strings.Contains(c, `"name": "master-1"`) || !strings.Contains(c, `"name": "master-3"`) {
 		t.Error(c)
 	}
 }

@@ -100,7 +100,8 @@ func newWorld(t *testing.T, name, dir string) *world {
 	}
 	via := w.network(hosts)
 	g, err := gateway.New(gateway.Config{
-		Cluster: config.Cluster{ID: "c1a5-" + name, Name: name, Release: "0.1.0", Masters: []config.Member{{Name: "m1", Addr: netip.MustParseAddr("198.19.50.1")}}},
+		Cluster: config.Cluster{ID: "c1a5-" + name, Name: name, Release: "0.1.0"},
+		Members: func() []config.Member { return []config.Member{{Name: "m1", Addr: netip.MustParseAddr("198.19.50.1")}} },
 		Host:    config.Host{Name: "m1", Addr: netip.MustParseAddr("198.19.50.1")},
 		CAPEM:   ca.CertPEM(), Auth: ids, Identity: ids.Handler(), Masters: via, Agents: via, Log: quiet,
 		Leader:     func() (netip.Addr, bool) { return netip.MustParseAddr("198.19.50.1"), true },

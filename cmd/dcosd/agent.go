@@ -28,8 +28,12 @@ func runAgent(ctx context.Context, cfg config.Agent, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	list, err := config.Load(config.MastersFile, config.Masters{})
+	if err != nil {
+		return err
+	}
 	var masters []string
-	for _, m := range cfg.Cluster.Masters {
+	for _, m := range list.Masters {
 		masters = append(masters, at(m.Addr, config.PortMaster))
 	}
 	creds, err := pki.Join(ctx, pki.JoinConfig{
@@ -40,13 +44,13 @@ func runAgent(ctx context.Context, cfg config.Agent, log *slog.Logger) error {
 		return err
 	}
 	a, err := agent.New(agent.Options{
-		Config: cfg, Masters: masterURLs(cfg.Cluster), Client: masterClient(creds),
+		Config: cfg, Masters: masterURLs(list.Masters), Client: masterClient(creds),
 		Log: log, Version: config.Version,
 	})
 	if err != nil {
 		return err
 	}
-	edge, err := newEdge(ctx, place{cluster: cfg.Cluster, host: cfg.Host, creds: creds, bridge: &cfg.Bridge}, log)
+	edge, err := newEdge(ctx, place{cluster: cfg.Cluster, masters: list.Masters, host: cfg.Host, creds: creds, bridge: &cfg.Bridge}, log)
 	if err != nil {
 		return err
 	}

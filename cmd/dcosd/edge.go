@@ -35,6 +35,7 @@ type edge struct {
 // place says where the edge is.
 type place struct {
 	cluster config.Cluster
+	masters []config.Member
 	host    config.Host
 	creds   *pki.Credentials
 	// bridge is the container network of the host, if it has one.
@@ -43,12 +44,12 @@ type place struct {
 
 func newEdge(ctx context.Context, p place, log *slog.Logger) (*edge, error) {
 	e := &edge{log: log, rules: ruleset.Options{Range: netip.MustParsePrefix(config.VIPRange), Self: p.host.Addr}}
-	for _, m := range p.cluster.Masters {
+	for _, m := range p.masters {
 		e.rules.Reserved = append(e.rules.Reserved, m.Addr)
 	}
 	var err error
 	if e.feed, err = feed.New(feed.Config{
-		Masters: masterURLs(p.cluster), Client: masterClient(p.creds), Log: log.With("part", "feed"),
+		Masters: masterURLs(p.masters), Client: masterClient(p.creds), Log: log.With("part", "feed"),
 	}); err != nil {
 		return nil, err
 	}
@@ -87,9 +88,9 @@ func (e *edge) start(ctx context.Context, g *errgroup.Group) {
 
 func at(addr netip.Addr, port int) string { return net.JoinHostPort(addr.String(), strconv.Itoa(port)) }
 
-func masterURLs(c config.Cluster) []string {
+func masterURLs(masters []config.Member) []string {
 	var urls []string
-	for _, m := range c.Masters {
+	for _, m := range masters {
 		urls = append(urls, fmt.Sprintf("https://%s", at(m.Addr, config.PortMaster)))
 	}
 	return urls

@@ -42,16 +42,20 @@ func runMaster(ctx context.Context, cfg config.Master, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	list, err := config.Load(config.MastersFile, config.Masters{})
+	if err != nil {
+		return err
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return creds.Run(ctx) })
 
 	// Agents may join while the masters still find each other.
 	sign := pki.SignHandler(authority, token, log.With("part", "pki"))
-	m := &masterHost{cfg: cfg, log: log, creds: creds}
+	m := &masterHost{cfg: cfg, masters: list.Masters, log: log, creds: creds}
 	if err := m.serve(ctx, g, sign); err != nil {
 		return err
 	}
-	member, err := etcd.Start(ctx, ensemble(cfg, certFile))
+	member, err := etcd.Start(ctx, ensemble(cfg, list.Masters, certFile))
 	if err != nil {
 		return err
 	}
@@ -74,14 +78,14 @@ func runMaster(ctx context.Context, cfg config.Master, log *slog.Logger) error {
 	return g.Wait()
 }
 
-func ensemble(cfg config.Master, certFile string) etcd.Options {
+func ensemble(cfg config.Master, masters []config.Member, certFile string) etcd.Options {
 	o := etcd.Options{
 		Token: cfg.Cluster.ID, DataDir: cfg.DataDir,
 		Heartbeat: time.Duration(cfg.HeartbeatInterval), Election: time.Duration(cfg.ElectionTimeout),
 		CertFile: certFile, KeyFile: certFile, CAFile: config.CACertFile,
 		PeerNames: []string{pki.MasterName},
 	}
-	for _, m := range cfg.Cluster.Masters {
+	for _, m := range masters {
 		p := etcd.Peer{Name: m.Name, Addr: netip.AddrPortFrom(m.Addr, config.PortEtcdPeer)}
 		o.Peers = append(o.Peers, p)
 		if m.Name == cfg.Host.Name {
@@ -93,9 +97,10 @@ func ensemble(cfg config.Master, certFile string) etcd.Options {
 
 // masterHost wires the components of one master.
 type masterHost struct {
-	cfg   config.Master
-	log   *slog.Logger
-	creds *pki.Credentials
+	cfg     config.Master
+	masters []config.Member
+	log     *slog.Logger
+	creds   *pki.Credentials
 
 	mesos, marathon, gateway, plain later
 }
@@ -144,7 +149,7 @@ func (m *masterHost) start(ctx context.Context, g *errgroup.Group, store state.B
 		return err
 	}
 	m.marathon.set(marathon.Handler())
-	edge, err := newEdge(ctx, place{cluster: m.cfg.Cluster, host: m.cfg.Host, creds: m.creds}, m.log)
+	edge, err := newEdge(ctx, place{cluster: m.cfg.Cluster, masters: m.masters, host: m.cfg.Host, creds: m.creds}, m.log)
 	if err != nil {
 		return err
 	}
@@ -164,6 +169,7 @@ func (m *masterHost) start(ctx context.Context, g *errgroup.Group, store state.B
 			info, ok := elector.Current()
 			return info.Addr, ok
 		},
+		Members: func() []config.Member { return m.masters },
 		View:    edge.feed.View,
 		Masters: masters,
 		Agents:  server.Transport(m.creds.ClientTLS(pki.RoleAgent)),

@@ -169,12 +169,12 @@ func unitDigest(n node, unit string) string {
 // concerns reports whether a unit has to be restarted when the file at path
 // changes. That is its own file, and in the cluster's directory those that it
 // names, and those that no unit names (certificates, tokens). Files elsewhere
-// are read anew by whoever uses them.
+// are read anew by whoever uses them, and so is the list of masters.
 func concerns(n node, unit, path string) bool {
 	if path == unitPath(unit) {
 		return true
 	}
-	if !strings.HasPrefix(path, config.EtcDir+"/") {
+	if !strings.HasPrefix(path, config.EtcDir+"/") || path == config.MastersFile {
 		return false
 	}
 	names := func(u string) bool { return strings.Contains(string(n.files[unitPath(u)].Data), path) }

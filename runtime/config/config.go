@@ -83,10 +83,9 @@ func (d *Duration) UnmarshalText(b []byte) error {
 
 // Cluster is what every host of a cluster agrees on.
 type Cluster struct {
-	ID      string   `json:"id"`      // UUID, fixed for the life of the cluster
-	Name    string   `json:"name"`    // shown to people
-	Masters []Member `json:"masters"` // every master, in a stable order
-	Release string   `json:"release"` // version of the release, e.g. "0.1.0"
+	ID      string `json:"id"`      // UUID, fixed for the life of the cluster
+	Name    string `json:"name"`    // shown to people
+	Release string `json:"release"` // version of the release, e.g. "0.1.0"
 	// Resolvers are where names outside the cluster are looked up, as
 	// "ip:port". Empty: such names do not resolve.
 	Resolvers []string `json:"resolvers,omitempty"`
@@ -194,16 +193,6 @@ func DefaultAgent() Agent {
 // Validate returns everything that is wrong with m.
 func (m Master) Validate() error {
 	errs := append(m.Cluster.check(), m.Host.check()...)
-	if n := len(m.Cluster.Masters); n != 1 && n != 3 && n != 5 {
-		errs = append(errs, fmt.Errorf("cluster.masters: has %d entries, must have 1, 3 or 5", n))
-	}
-	found := false
-	for _, mm := range m.Cluster.Masters {
-		found = found || mm.Name == m.Host.Name && mm.Addr == m.Host.Addr
-	}
-	if !found {
-		errs = append(errs, fmt.Errorf("host: %s (%s) is not in cluster.masters", m.Host.Name, m.Host.Addr))
-	}
 	if m.ElectionTimeout < 3*m.HeartbeatInterval {
 		errs = append(errs, fmt.Errorf("election_timeout: %s is under three heartbeat_intervals of %s", time.Duration(m.ElectionTimeout), time.Duration(m.HeartbeatInterval)))
 	}
@@ -229,9 +218,6 @@ func (c Cluster) check() (errs []error) {
 	}
 	if c.Name == "" {
 		errs = append(errs, errors.New("cluster.name: missing"))
-	}
-	if len(c.Masters) == 0 {
-		errs = append(errs, errors.New("cluster.masters: missing"))
 	}
 	return errs
 }

@@ -45,6 +45,7 @@ type Config struct {
 	Identity http.Handler // answers /acs/api/v1/…
 
 	Leader  func() (netip.Addr, bool) // the leading master's address
+	Members func() []config.Member    // the masters there are now
 	View    func() *feed.View         // what runs
 	Masters http.RoundTripper         // to masters' TLS ports, with this master's certificate
 	Agents  http.RoundTripper         // to agents' TLS ports, likewise

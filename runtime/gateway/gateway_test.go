@@ -77,7 +77,8 @@ func newFront(t *testing.T) *front {
 	t.Cleanup(func() { cancel(); <-done })
 	f := &front{ids: ids, leader: netip.MustParseAddr("198.19.50.1"), view: feed.Of("https://198.19.50.1:5050", clusterState()), net: map[string]http.Handler{}}
 	cfg := gateway.Config{
-		Cluster: config.Cluster{ID: "cluster-1", Name: "test", Release: "0.1.0", Masters: []config.Member{{Name: "m1", Addr: netip.MustParseAddr("198.19.50.1")}}},
+		Cluster: config.Cluster{ID: "cluster-1", Name: "test", Release: "0.1.0"},
+		Members: func() []config.Member { return []config.Member{{Name: "m1", Addr: netip.MustParseAddr("198.19.50.1")}} },
 		Host:    config.Host{Name: "m1", Addr: netip.MustParseAddr("198.19.50.1")},
 		CAPEM:   []byte("-----BEGIN CERTIFICATE-----\n"),
 		Auth:    ids, Identity: ids.Handler(),

@@ -107,7 +107,7 @@ func (g *Gateway) overview(r *http.Request, uid, csrf string) homePage {
 	now := time.Now()
 	p := homePage{
 		Cluster: g.cfg.Cluster.Name, ClusterID: g.cfg.Cluster.ID, Release: g.cfg.Cluster.Release, UID: uid, CSRF: csrf,
-		Host: r.Host, Masters: len(g.cfg.Cluster.Masters), Now: now.UTC().Format("2006-01-02 15:04:05 UTC"),
+		Host: r.Host, Masters: len(g.cfg.Members()), Now: now.UTC().Format("2006-01-02 15:04:05 UTC"),
 	}
 	if addr, ok := g.cfg.Leader(); ok {
 		p.Leader = addr.String()

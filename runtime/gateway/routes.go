@@ -216,8 +216,7 @@ func (g *Gateway) components(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, all)
 }
 
-// nodes is dcos-net's list of hosts, from the registered agents and the
-// configured masters.
+// nodes is dcos-net's list of hosts: the masters and the registered agents.
 func (g *Gateway) nodes(w http.ResponseWriter, _ *http.Request) {
 	type node struct {
 		PrivateIP string   `json:"private_ip"`
@@ -227,7 +226,7 @@ func (g *Gateway) nodes(w http.ResponseWriter, _ *http.Request) {
 	}
 	now := time.Now().UTC().Format(time.RFC3339)
 	byIP := make(map[string]node)
-	for _, m := range g.cfg.Cluster.Masters {
+	for _, m := range g.cfg.Members() {
 		byIP[m.Addr.String()] = node{m.Addr.String(), []string{}, m.Name, now}
 	}
 	for a := range agents(g.cfg.View()) {
