@@ -141,6 +141,9 @@ func (m *masterHost) serve(ctx context.Context, g *errgroup.Group, sign http.Han
 
 // start builds the components over store and runs them in g.
 func (m *masterHost) start(ctx context.Context, g *errgroup.Group, store state.Backend, raft leader.Raft, abdicate func() error) error {
+	if err := state.CheckFormat(ctx, store, config.Version); err != nil {
+		return err
+	}
 	elector := leader.New(store, raft, m.cfg.Host.Name, m.cfg.Host.Addr, m.log.With("part", "leader"))
 	mesos := master.New(master.Options{Config: m.cfg, Log: m.log.With("part", "master"), Leader: elector.Current})
 	m.mesos.set(mesos.Handler())
@@ -195,6 +198,9 @@ func (m *masterHost) start(ctx context.Context, g *errgroup.Group, store state.B
 	edge.start(ctx, g)
 	g.Go(func() error {
 		return elector.Run(ctx, func(ctx context.Context, store state.Backend) error {
+			if err := state.ClaimFormat(ctx, store, config.Version); err != nil {
+				return err
+			}
 			g, ctx := errgroup.WithContext(ctx)
 			g.Go(func() error { return mesos.Run(ctx, store) })
 			g.Go(func() error { return marathon.Run(ctx, store) })

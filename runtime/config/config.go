@@ -123,8 +123,14 @@ type Host struct {
 	Addr netip.Addr `json:"addr"` // the address that other hosts use
 }
 
+// Format is the newest format of Master and Agent that this release reads, and
+// the one that genconf writes. It grows when a file of the new form would be
+// misunderstood by a daemon that knows only the old one.
+const Format = 1
+
 // Master configures `dcosd master`.
 type Master struct {
+	Format  int     `json:"format"`
 	Cluster Cluster `json:"cluster"`
 	Host    Host    `json:"host"`
 	DataDir string  `json:"data_dir"` // etcd and other state, default VarDir/master
@@ -148,6 +154,7 @@ type Master struct {
 
 // Agent configures `dcosd agent`.
 type Agent struct {
+	Format     int               `json:"format"`
 	Cluster    Cluster           `json:"cluster"`
 	Host       Host              `json:"host"`
 	Public     bool              `json:"public"`    // public agents offer role slave_public
@@ -171,6 +178,7 @@ type Bridge struct {
 // DefaultMaster returns a Master with every default set.
 func DefaultMaster() Master {
 	return Master{
+		Format:            Format,
 		DataDir:           VarDir + "/master",
 		HeartbeatInterval: Duration(100 * time.Millisecond),
 		ElectionTimeout:   Duration(time.Second),
@@ -184,6 +192,7 @@ func DefaultMaster() Master {
 // DefaultAgent returns an Agent with every default set.
 func DefaultAgent() Agent {
 	return Agent{
+		Format:     Format,
 		WorkDir:    VarDir + "/agent",
 		Containerd: ContainerdSock,
 		Bridge:     Bridge{Name: "dcos0", Subnet: netip.MustParsePrefix("172.31.254.0/24")},
@@ -246,6 +255,9 @@ func Load[T interface{ Validate() error }](path string, v T) (T, error) {
 	if err != nil {
 		return v, fault.New("read configuration", fault.NotFound, err)
 	}
+	if err := known(b); err != nil {
+		return v, fault.Newf("read configuration", fault.Invalid, "%s: %w", path, err)
+	}
 	dec := json.NewDecoder(bytes.NewReader(b))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&v); err != nil {
@@ -255,4 +267,16 @@ func Load[T interface{ Validate() error }](path string, v T) (T, error) {
 		return v, fault.Newf("read configuration", fault.Invalid, "%s: text after the configuration", path)
 	}
 	return v, v.Validate()
+}
+
+// known refuses a file of a newer release before its unknown keys confuse.
+func known(b []byte) error {
+	var f struct {
+		Format int `json:"format"`
+	}
+	if err := json.Unmarshal(b, &f); err == nil && f.Format > Format {
+		return fmt.Errorf("it has format %d and this is release %s, which reads up to format %d: the file was written for a newer release; "+
+			"run that one, or install this one again, which writes the file anew", f.Format, Version, Format)
+	}
+	return nil // what else is wrong, the decoder says
 }

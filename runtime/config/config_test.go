@@ -35,6 +35,7 @@ func TestLoadKeepsDefaults(t *testing.T) {
 func TestLoadRefuses(t *testing.T) {
 	for name, test := range map[string]struct{ text, want string }{
 		"an unknown key":        {`{"agent_pong":"1s"}`, "agent_pong"},
+		"a newer format":        {`{"format":99,"agent_pong":"1s"}`, "newer release"},
 		"text after the end":    {`{}{}`, "text after"},
 		"the list of masters":   {`{"cluster":{"id":"c","name":"n","masters":[]}}`, "masters"},
 		"everything at once":    {`{}`, "cluster.name"},

@@ -30,6 +30,11 @@ import (
 	"dcos.example/dcos/runtime/fault"
 )
 
+// Format is the newest format of the directory that this release reads, and the
+// one that it writes. It grows when an older agent would misunderstand what a
+// newer one wrote.
+const Format = 1
+
 // Agent is what an agent keeps about itself.
 type Agent struct {
 	ID     string `json:"id"`
@@ -37,6 +42,12 @@ type Agent struct {
 	// Checkpointed are the dynamic reservations and volumes the master
 	// entrusted to this agent, as mesos.v1.Resource messages.
 	Checkpointed [][]byte `json:"checkpointed,omitempty"`
+}
+
+// agentRecord is the agent's file. One without a format is of the first.
+type agentRecord struct {
+	Format int `json:"format"`
+	Agent
 }
 
 // Launch is what the agent accepted to run.
@@ -73,20 +84,25 @@ func (s *Store) LoadAgent() (a Agent, ok bool, err error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return a, false, nil
 	}
+	var r agentRecord
 	if err == nil {
-		err = json.Unmarshal(b, &a)
+		err = json.Unmarshal(b, &r)
 	}
 	if err != nil {
 		return a, false, fault.New("read agent checkpoint", fault.Internal, err)
 	}
-	return a, true, nil
+	if r.Format > Format {
+		return a, false, fault.Newf("read agent checkpoint", fault.Invalid, "%s was written by a newer release, in format %d; this one reads up to %d. "+
+			"Run the newer release, or drain the host and remove the directory: its tasks are then lost", s.dir, r.Format, Format)
+	}
+	return r.Agent, true, nil
 }
 
 // SaveAgent replaces the agent's own record: old or new after a crash, never a
 // mixture.
 func (s *Store) SaveAgent(a Agent) error {
 	const op = "write agent checkpoint"
-	b, err := json.MarshalIndent(a, "", "  ")
+	b, err := json.MarshalIndent(agentRecord{Format, a}, "", "  ")
 	if err != nil {
 		return fault.New(op, fault.Internal, err)
 	}

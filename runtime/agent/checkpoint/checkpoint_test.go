@@ -12,6 +12,7 @@ import (
 	mesos "dcos.example/dcos/runtime/api/mesos"
 
 	"dcos.example/dcos/runtime/agent/checkpoint"
+	"dcos.example/dcos/runtime/fault"
 )
 
 func open(t *testing.T, dir string) *checkpoint.Store {
@@ -186,5 +187,27 @@ func BenchmarkUpdate(b *testing.B) {
 		if err := log.Update(status("1", mesos.TaskState_TASK_RUNNING)); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+func TestNewerFormatIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	must(t, s.SaveAgent(checkpoint.Agent{ID: "a", BootID: "b"}))
+	if a, ok, err := s.LoadAgent(); err != nil || !ok || a.ID != "a" {
+		t.Fatalf("own format: %+v %v %v", a, ok, err)
+	}
+	file := filepath.Join(dir, "agent.json")
+	must(t, os.WriteFile(file, []byte(`{"id":"old"}`), 0o600))
+	if a, ok, err := s.LoadAgent(); err != nil || !ok || a.ID != "old" {
+		t.Fatalf("before there were formats: %+v %v %v", a, ok, err)
+	}
+	must(t, os.WriteFile(file, []byte(`{"format":2,"id":{}}`), 0o600))
+	if _, _, err := s.LoadAgent(); err == nil {
+		t.Error("format 2 was read")
+	}
+	must(t, os.WriteFile(file, []byte(`{"format":2,"id":"new"}`), 0o600))
+	if _, _, err := s.LoadAgent(); !fault.Is(err, fault.Invalid) {
+		t.Errorf("a newer format: %v", err)
 	}
 }
