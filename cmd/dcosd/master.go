@@ -64,14 +64,7 @@ func runMaster(ctx context.Context, cfg config.Master, log *slog.Logger) error {
 			log.Warn("stop etcd", "err", err)
 		}
 	}()
-	g.Go(func() error {
-		select {
-		case err := <-member.Failed():
-			return fault.New("run etcd", fault.Internal, err)
-		case <-ctx.Done():
-			return nil
-		}
-	})
+	g.Go(func() error { return member.Wait(ctx) })
 	if err := m.start(ctx, g, etcd.New(member.Client()), member, member.Abdicate); err != nil {
 		return err
 	}
