@@ -59,10 +59,13 @@ func (s Size) String() string {
 
 // Blueprint is a cluster as its author wants it.
 type Blueprint struct {
-	Cluster  Cluster
-	Provider Provider
-	Groups   []NodeGroup // at most one of each role, in the order of the roles
-	Outputs  []Output    // in the order of the file
+	Cluster   Cluster
+	Provider  Provider
+	Groups    []NodeGroup // at most one of each role, in the order of the roles
+	Preflight Preflight
+	Upgrade   Upgrade
+	Backup    *Backup  // nil: none
+	Outputs   []Output // in the order of the file
 
 	files map[string]*hcl.File
 	scope *scope // what outputs may refer to, besides what an apply makes known
@@ -94,9 +97,10 @@ type Cluster struct {
 
 // Provider is the `provider "kind" { … }` block: where machines come from.
 type Provider struct {
-	Kind  Field[string]
-	Local Local // set when Kind is "local"
-	Range hcl.Range
+	Kind   Field[string]
+	Local  Local   // set when Kind is "local"
+	OnPrem *OnPrem // set when Kind is "onprem"
+	Range  hcl.Range
 }
 
 // ProviderLocal is the kind of provider that simulates hosts on this machine.
@@ -113,7 +117,8 @@ type Local struct {
 type NodeGroup struct {
 	Role  Role
 	Count Field[int]
-	Nodes []Node // one per host; len is Count
+	Nodes []Node // local: one per host; len is Count
+	Hosts []Host // onprem: host blocks as in the file, then those of the short form by name; len is Count
 	Range hcl.Range
 }
 

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/zclconf/go-cty/cty"
@@ -92,6 +93,102 @@ func TestGood(t *testing.T) {
 	}
 	if got := bp.Group(blueprint.RoleMaster).Nodes[0].Memory.Value; got != blueprint.GiB {
 		t.Errorf("default memory is %s", got)
+	}
+}
+
+func TestOnPrem(t *testing.T) {
+	bp, l := parse(t, "testdata/good/onprem.hcl", blueprint.Values{Dir: "/srv/demo", Env: []string{"DCOS_VAR_sudo=s3cret", "DCOS_VAR_s3_secret=k3y"}})
+	if len(l) > 0 {
+		t.Fatalf("findings:\n%s", text(t, bp, l))
+	}
+	got, err := json.MarshalIndent(struct {
+		OnPrem    *blueprint.OnPrem
+		Groups    []blueprint.NodeGroup
+		Preflight blueprint.Preflight
+		Upgrade   blueprint.Upgrade
+		Backup    *blueprint.Backup
+	}{bp.Provider.OnPrem, bp.Groups, bp.Preflight, bp.Upgrade, bp.Backup}, "", "  ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "testdata/good/onprem.golden", append(values(t, got), '\n'))
+}
+
+// values leaves the places out of a blueprint's JSON form: a field is its
+// value.
+func values(t *testing.T, b []byte) []byte {
+	t.Helper()
+	var v any
+	if err := json.Unmarshal(b, &v); err != nil {
+		t.Fatal(err)
+	}
+	var strip func(v any) any
+	strip = func(v any) any {
+		switch v := v.(type) {
+		case []any:
+			for i := range v {
+				v[i] = strip(v[i])
+			}
+		case map[string]any:
+			if x, ok := v["Value"]; ok && len(v) == 3 {
+				return strip(x)
+			}
+			delete(v, "Range")
+			for k := range v {
+				v[k] = strip(v[k])
+			}
+		}
+		return v
+	}
+	out, err := json.MarshalIndent(strip(v), "", "  ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func TestWindow(t *testing.T) {
+	at := func(s string) time.Time {
+		v, err := time.Parse("Mon 2006-01-02 15:04", s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	for _, c := range []struct{ window, now, next string }{
+		{"Sat,Sun 02:00-06:00", "Fri 2026-05-01 12:00", "Sat 2026-05-02 02:00"},
+		{"Sat,Sun 02:00-06:00", "Sat 2026-05-02 05:59", ""},
+		{"Sat,Sun 02:00-06:00", "Sat 2026-05-02 06:00", "Sun 2026-05-03 02:00"},
+		{"Sat,Sun 02:00-06:00", "Sun 2026-05-03 06:00", "Sat 2026-05-09 02:00"},
+		{"fri-mon 22:00-04:00 UTC", "Tue 2026-05-05 03:59", ""},
+		{"fri-mon 22:00-04:00 UTC", "Tue 2026-05-05 04:00", "Fri 2026-05-08 22:00"},
+		{"02:00-24:00", "Tue 2026-05-05 23:59", ""},
+		{"02:00-24:00", "Wed 2026-05-06 01:00", "Wed 2026-05-06 02:00"},
+		{"Tuesday 00:00-24:00", "Wed 2026-05-06 00:00", "Tue 2026-05-12 00:00"},
+	} {
+		w, err := blueprint.ParseWindow(c.window)
+		if err != nil {
+			t.Errorf("%s: %v", c.window, err)
+			continue
+		}
+		if open := w.Open(at(c.now)); open != (c.next == "") {
+			t.Errorf("%s at %s: open %t", c.window, c.now, open)
+		}
+		want := at(c.now)
+		if c.next != "" {
+			want = at(c.next)
+		}
+		if next := w.Next(at(c.now)); !next.Equal(want) {
+			t.Errorf("%s at %s: next %s, want %s", c.window, c.now, next, want)
+		}
+	}
+	for _, bad := range []string{"", "Sat", "Sat 02:00", "25:00-26:00", "Sat,Xyz 02:00-03:00", "02:00-02:00", "Sat Sun 02:00-03:00", "24:01-03:00"} {
+		if w, err := blueprint.ParseWindow(bad); err == nil {
+			t.Errorf("%q is taken for %+v", bad, w)
+		}
+	}
+	if w := (blueprint.Window{}); !w.Open(at("Fri 2026-05-01 12:00")) {
+		t.Error("no window is always open")
 	}
 }
 

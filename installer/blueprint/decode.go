@@ -138,22 +138,8 @@ func (p *parser) password(a *hcl.Attribute, b *hcl.Block) Field[string] {
 	if a == nil {
 		return f
 	}
-	f.Range = a.Expr.Range()
-	if len(a.Expr.Variables()) == 0 {
-		if lit, hd := a.Expr.Value(nil); !hd.HasErrors() {
-			p.scope.secrets = append(p.scope.secrets, secretTexts(lit)...)
-		}
-		p.diags.Add(diag.Diagnostic{Severity: diag.Warning, Summary: "Password in the file", Range: &a.NameRange, Secret: true,
-			Detail: "Whoever reads this file can sign in as the administrator.",
-			Hint:   "Leave admin_password out to have one generated, or declare a variable with sensitive = true and set it in the environment."})
-	}
-	v, ok := attrValueMarked[string](p, p.scope, a, cty.String)
-	if !ok {
-		return f
-	}
-	f.Value, f.Set = v, true
-	p.scope.secrets = append(p.scope.secrets, v)
-	if len(v) < minPwdLen {
+	f = p.secret(a, b.DefRange, "Whoever reads this file can sign in as the administrator.", "Leave admin_password out to have one generated")
+	if f.Set && f.Value != "" && len(f.Value) < minPwdLen {
 		p.diags.Add(diag.Diagnostic{Summary: "Password too short", Detail: fmt.Sprintf("The administrator's password has fewer than %d characters.", minPwdLen), Range: &f.Range, Secret: true})
 	}
 	return f
@@ -161,9 +147,8 @@ func (p *parser) password(a *hcl.Attribute, b *hcl.Block) Field[string] {
 
 // unavailable are providers that are planned for but not part of this release.
 var unavailable = map[string]string{
-	"aws":    "machines on AWS",
-	"azure":  "machines on Azure",
-	"onprem": "machines of your own over SSH",
+	"aws":   "machines on AWS",
+	"azure": "machines on Azure",
 }
 
 var localSchema = &hcl.BodySchema{Attributes: []hcl.AttributeSchema{{Name: "range"}, {Name: "uplink"}, {Name: "dir"}}}
@@ -172,11 +157,16 @@ func (p *parser) provider(b *hcl.Block) Provider {
 	kind := b.Labels[0]
 	out := Provider{Kind: Field[string]{Value: kind, Range: b.LabelRanges[0], Set: true}, Range: b.DefRange}
 	if what, ok := unavailable[kind]; ok {
-		p.errorAt(b.LabelRanges[0], "Provider not in this release", fmt.Sprintf("Provider %q, which would use %s, is not in this release.", kind, what), `Use provider "local", which makes hosts on this machine.`)
+		p.errorAt(b.LabelRanges[0], "Provider not in this release", fmt.Sprintf("Provider %q, which would use %s, is not in this release.", kind, what), `Use provider "onprem" with machines that you can log in to, or "local", which makes hosts on this machine.`)
 		return out
 	}
-	if kind != ProviderLocal {
-		p.errorAt(b.LabelRanges[0], "Unknown provider", fmt.Sprintf("There is no provider %q.", kind), orElse(diag.DidYouMean(kind, []string{ProviderLocal, "aws", "azure", "onprem"}), `This release has provider "local".`))
+	switch kind {
+	case ProviderLocal:
+	case ProviderOnPrem:
+		out.OnPrem = p.onprem(b)
+		return out
+	default:
+		p.errorAt(b.LabelRanges[0], "Unknown provider", fmt.Sprintf("There is no provider %q.", kind), suggestProvider(kind))
 		return out
 	}
 	content, hd := b.Body.Content(localSchema)
@@ -194,13 +184,47 @@ func (p *parser) provider(b *hcl.Block) Provider {
 	return out
 }
 
-var groupSchema = &hcl.BodySchema{Attributes: []hcl.AttributeSchema{{Name: "count"}, {Name: "cpus"}, {Name: "memory"}, {Name: "disk"}, {Name: "attributes"}}}
+// suggestProvider knows what others call machines of one's own.
+func suggestProvider(given string) string {
+	switch strings.ToLower(given) {
+	case "ssh", "baremetal", "bare-metal", "on-prem", "on_prem", "static", "onpremise", "machines":
+		return `Did you mean "onprem"?`
+	case "docker", "vagrant", "kind", "localhost":
+		return `Did you mean "local"?`
+	}
+	return orElse(diag.DidYouMean(given, []string{ProviderLocal, ProviderOnPrem, "aws", "azure"}), `This release has providers "local" and "onprem".`)
+}
 
-func (p *parser) nodeGroup(b *hcl.Block) NodeGroup {
+var groupSchema = &hcl.BodySchema{
+	Attributes: []hcl.AttributeSchema{{Name: "count"}, {Name: "hosts"}, {Name: "cpus"}, {Name: "memory"}, {Name: "disk"}, {Name: "attributes"}},
+	Blocks:     []hcl.BlockHeaderSchema{{Type: "host", LabelNames: []string{"name"}}},
+}
+
+// nodeGroup reads a group of hosts of a provider; its kind is empty when the
+// provider is wrong itself.
+func (p *parser) nodeGroup(b *hcl.Block, provider string) NodeGroup {
 	g := NodeGroup{Role: Role(b.Labels[0]), Range: b.DefRange}
 	content, hd := b.Body.Content(groupSchema)
 	p.diags.AddHCL(hd)
 	attrs := content.Attributes
+	switch provider {
+	case ProviderOnPrem:
+		if a := attrs["count"]; a != nil {
+			p.errorAt(a.NameRange, "Count of machines of one's own", "count is for providers that make machines; machines of one's own have names and addresses.", exampleHost(g.Role)+".")
+		}
+		if attrs["count"] == nil || attrs["hosts"] != nil || len(content.Blocks) > 0 {
+			p.ownHosts(&g, content)
+		}
+		return g
+	case ProviderLocal:
+		hint := fmt.Sprintf(`Write count = %d instead, or use provider "onprem".`, max(len(content.Blocks), 1))
+		for _, hb := range content.Blocks {
+			p.errorAt(hb.DefRange, "Host of another provider", `Provider "local" makes its hosts itself and gives them names and addresses.`, hint)
+		}
+		if a := attrs["hosts"]; a != nil {
+			p.errorAt(a.NameRange, "Hosts of another provider", `Provider "local" makes its hosts itself and gives them names and addresses.`, hint)
+		}
+	}
 	g.Count = p.count(g.Role, attrs["count"], b)
 	if a := attrs["attributes"]; a != nil && g.Role == RoleMaster {
 		p.errorAt(a.NameRange, "Masters have no attributes", "Attributes are matched by constraints of apps, and apps run on agents.", "")
@@ -227,6 +251,15 @@ var masterCounts = map[int]string{
 	4: "four masters survive no more failures than three",
 }
 
+// mastersWrong says why a cluster does not have n masters.
+func mastersWrong(n int) string {
+	why := masterCounts[n]
+	if n > 5 {
+		why = "more than five masters make every write slower"
+	}
+	return fmt.Sprintf("A cluster has 1, 3 or 5 masters, not %d: %s.", n, why)
+}
+
 func (p *parser) count(role Role, a *hcl.Attribute, b *hcl.Block) Field[int] {
 	c := Field[int]{Value: 1, Range: b.DefRange}
 	if a == nil {
@@ -242,11 +275,7 @@ func (p *parser) count(role Role, a *hcl.Attribute, b *hcl.Block) Field[int] {
 		p.errorAt(c.Range, "Invalid count", fmt.Sprintf("count is %v; it must be a whole number from 0 to %d.", n, maxCount), "")
 		return c
 	case role == RoleMaster && n != 1 && n != 3 && n != 5:
-		why := masterCounts[int(n)]
-		if n > 5 {
-			why = "more than five masters make every write slower"
-		}
-		p.errorAt(c.Range, "Invalid number of masters", fmt.Sprintf("A cluster has 1, 3 or 5 masters, not %d: %s.", int(n), why), "")
+		p.errorAt(c.Range, "Invalid number of masters", mastersWrong(int(n)), "")
 		return c
 	}
 	c.Value, c.Set = int(n), true
@@ -262,24 +291,28 @@ func (p *parser) node(role Role, attrs hcl.Attributes, s *scope, b *hcl.Block) N
 	if n.CPUs.Value < minCPUs {
 		p.errorAt(n.CPUs.Range, "Too few CPUs", fmt.Sprintf("cpus is %v; a host needs at least %v.", n.CPUs.Value, minCPUs), "")
 	}
-	n.Memory = p.size(attrs, s, "memory", def.memory, minMemory, b)
-	n.Disk = p.size(attrs, s, "disk", def.disk, minDisk, b)
-	for _, k := range slices.Sorted(maps.Keys(n.Attributes.Value)) {
-		v := n.Attributes.Value[k]
-		if strings.ContainsAny(k, ":; ") || k == "" || strings.ContainsAny(v, ";") {
-			p.errorAt(n.Attributes.Range, "Invalid attribute", fmt.Sprintf("%q = %q: a name has no ':', ';' or space, and a value no ';'.", k, v), "")
-		}
-	}
+	n.Memory = p.size(attrs, s, "memory", def.memory, minMemory, def.memory, b.DefRange)
+	n.Disk = p.size(attrs, s, "disk", def.disk, minDisk, def.disk, b.DefRange)
+	p.checkAttributes(n.Attributes)
 	return n
 }
 
-func (p *parser) size(attrs hcl.Attributes, s *scope, name string, def, least Size, b *hcl.Block) Field[Size] {
-	text := field(p, s, attrs, name, cty.String, "", b.DefRange)
+func (p *parser) checkAttributes(f Field[map[string]string]) {
+	for _, k := range slices.Sorted(maps.Keys(f.Value)) {
+		v := f.Value[k]
+		if strings.ContainsAny(k, ":; ") || k == "" || strings.ContainsAny(v, ";") {
+			p.errorAt(f.Range, "Invalid attribute", fmt.Sprintf("%q = %q: a name has no ':', ';' or space, and a value no ';'.", k, v), "")
+		}
+	}
+}
+
+func (p *parser) size(attrs hcl.Attributes, s *scope, name string, def, least, like Size, at hcl.Range) Field[Size] {
+	text := field(p, s, attrs, name, cty.String, "", at)
 	f := Field[Size]{Value: def, Range: text.Range, Set: text.Set}
 	if !text.Set {
 		return f
 	}
-	example := fmt.Sprintf("Write a number and a unit: %s = %q.", name, def)
+	example := fmt.Sprintf("Write a number and a unit: %s = %q.", name, like)
 	if text.Value != "" && strings.Trim(text.Value, "0123456789.") == "" {
 		p.errorAt(f.Range, "Size without a unit", fmt.Sprintf("%s is %s: of what?", name, text.Value), example)
 		return f

@@ -18,6 +18,7 @@ type parser struct {
 	diags diag.List
 	files map[string]*hcl.File
 	scope *scope
+	dir   string // that relative paths are relative to
 }
 
 var rootSchema = &hcl.BodySchema{Blocks: []hcl.BlockHeaderSchema{
@@ -26,13 +27,16 @@ var rootSchema = &hcl.BodySchema{Blocks: []hcl.BlockHeaderSchema{
 	{Type: "cluster", LabelNames: []string{"name"}},
 	{Type: "provider", LabelNames: []string{"kind"}},
 	{Type: "node_group", LabelNames: []string{"role"}},
+	{Type: "preflight"},
+	{Type: "upgrade"},
+	{Type: "backup"},
 	{Type: "output", LabelNames: []string{"name"}},
 }}
 
 // Parse reads a cluster's file. The blueprint is never nil, so that its Files
 // can show where the findings are; it is usable only if none is an error.
 func Parse(src Source, in Values) (*Blueprint, diag.List) {
-	p := &parser{files: map[string]*hcl.File{}, scope: &scope{vars: map[string]cty.Value{}, locals: map[string]cty.Value{}, functions: functions()}}
+	p := &parser{files: map[string]*hcl.File{}, dir: in.Dir, scope: &scope{vars: map[string]cty.Value{}, locals: map[string]cty.Value{}, functions: functions()}}
 	bp := &Blueprint{files: p.files, scope: p.scope}
 	f, hd := hclsyntax.ParseConfig(src.Text, src.Name, hcl.InitialPos)
 	p.files[src.Name] = f
@@ -57,7 +61,17 @@ func Parse(src Source, in Values) (*Blueprint, diag.List) {
 	if b := p.single(by["provider"], "provider", `provider "local" { }`, f); b != nil {
 		bp.Provider = p.provider(b)
 	}
-	bp.Groups = p.nodeGroups(by["node_group"], f)
+	bp.Groups = p.nodeGroups(by["node_group"], bp.Provider, f)
+	if b := p.first(by["preflight"], "preflight"); b != nil {
+		bp.Preflight = p.preflight(b)
+	}
+	bp.Upgrade = noUpgrade(wholeFile(f))
+	if b := p.first(by["upgrade"], "upgrade"); b != nil {
+		bp.Upgrade = p.upgrade(b)
+	}
+	if b := p.first(by["backup"], "backup"); b != nil {
+		bp.Backup = p.backup(b)
+	}
 	bp.Outputs = p.outputs(by["output"])
 	p.diags.Sort()
 	return bp, p.diags
@@ -83,6 +97,15 @@ func (p *parser) single(blocks []*hcl.Block, what, example string, f *hcl.File) 
 		p.errorAt(wholeFile(f), "Missing "+what+" block", fmt.Sprintf("The file has no %s block.", what), "Add "+example)
 		return nil
 	}
+	return p.first(blocks, what)
+}
+
+// first returns the first block of a kind, nil when there is none, and reports
+// further ones.
+func (p *parser) first(blocks []*hcl.Block, what string) *hcl.Block {
+	if len(blocks) == 0 {
+		return nil
+	}
 	for _, b := range blocks[1:] {
 		p.duplicate(b, blocks[0], what+" block")
 	}
@@ -95,7 +118,8 @@ func wholeFile(f *hcl.File) hcl.Range {
 	return hcl.Range{Filename: r.Filename, Start: hcl.InitialPos, End: hcl.InitialPos}
 }
 
-func (p *parser) nodeGroups(blocks []*hcl.Block, f *hcl.File) []NodeGroup {
+func (p *parser) nodeGroups(blocks []*hcl.Block, provider Provider, f *hcl.File) []NodeGroup {
+	kind := provider.Kind.Value
 	first := map[string]*hcl.Block{}
 	byRole := map[string]NodeGroup{}
 	unknown := false
@@ -110,20 +134,29 @@ func (p *parser) nodeGroups(blocks []*hcl.Block, f *hcl.File) []NodeGroup {
 			p.duplicate(b, prev, fmt.Sprintf("node_group %q", role))
 			continue
 		}
-		first[role], byRole[role] = b, p.nodeGroup(b)
+		first[role], byRole[role] = b, p.nodeGroup(b, kind)
+	}
+	count := func(r Role, n int) string {
+		if kind == ProviderOnPrem {
+			return fmt.Sprintf("Add node_group %q. %s.", r, exampleHost(r))
+		}
+		return fmt.Sprintf("Add node_group %q { count = %d }", r, n)
 	}
 	if first[string(RoleMaster)] == nil {
-		p.errorAt(wholeFile(f), "No masters", `The file has no node_group "master" block.`, `Add node_group "master" { count = 1 }`)
+		p.errorAt(wholeFile(f), "No masters", `The file has no node_group "master" block.`, count(RoleMaster, 1))
 	}
 	if !unknown && byRole[string(RoleAgent)].Count.Value+byRole[string(RolePublicAgent)].Count.Value == 0 {
 		r := wholeFile(f)
-		p.diags.Add(diag.Diagnostic{Severity: diag.Warning, Summary: "No agents", Detail: "The cluster has no agents, so nothing can run on it.", Hint: `Add node_group "agent" { count = 2 }`, Range: &r})
+		p.diags.Add(diag.Diagnostic{Severity: diag.Warning, Summary: "No agents", Detail: "The cluster has no agents, so nothing can run on it.", Hint: count(RoleAgent, 2), Range: &r})
 	}
 	var out []NodeGroup
 	for _, role := range roles {
 		if g, ok := byRole[role]; ok {
 			out = append(out, g)
 		}
+	}
+	if kind == ProviderOnPrem {
+		p.distinct(provider.OnPrem, out)
 	}
 	return out
 }

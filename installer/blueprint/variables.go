@@ -30,6 +30,9 @@ type Source struct {
 // Values are what sets variables. Flags win over files, later files over
 // earlier ones, files over the environment, and that over defaults.
 type Values struct {
+	// Dir is the directory of the file, which relative paths in it are relative
+	// to. Empty: they stay as they are.
+	Dir   string
 	Flags []string // "name=value"
 	Files []Source // HCL attributes, or JSON when the name ends in .json
 	Env   []string // "NAME=value" as of os.Environ; those with EnvPrefix count
