@@ -42,6 +42,8 @@ type Secrets struct {
 	JoinToken string
 	SealKey   string // 32 bytes, base64
 	AdminHash string // argon2id, in its usual text form
+	// BackupRecipient is the age public key that backups are encrypted for.
+	BackupRecipient string
 	// Founders are the names of the masters that the cluster was made with;
 	// none means all masters of the topology.
 	Founders []string
@@ -119,6 +121,9 @@ func masters(in Input) config.Masters {
 func master(in Input, out *Rendered) error {
 	c := config.DefaultMaster()
 	c.Cluster, c.Host = cluster(in), config.Host{Name: in.Host.Name, Addr: in.Host.Addr}
+	if r := in.Secrets.BackupRecipient; r != "" {
+		c.Backup.Recipients = []string{r}
+	}
 	admin, err := json.Marshal(adminUser{UID: in.Topology.Cluster.AdminUser, PasswordHash: in.Secrets.AdminHash})
 	if err != nil {
 		return fault.New("render first user", fault.Internal, err)

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"slices"
 
+	"filippo.io/age"
 	"github.com/google/uuid"
 	"github.com/pulumi/pulumi/sdk/v3/go/common/resource"
 	"github.com/pulumi/pulumi/sdk/v3/go/common/resource/plugin"
@@ -58,10 +59,18 @@ func (secrets) diff(req plugin.DiffRequest) plugin.DiffResponse {
 	if v, known := input.Plain(req.NewInputs["founders"]); known && (recorded || v.IsNull()) {
 		req.IgnoreChanges = append(slices.Clone(req.IgnoreChanges), "founders")
 	}
-	return providers.DiffInputs(req)
+	d := providers.DiffInputs(req)
+	if !req.OldOutputs["backupRecipient"].HasValue() && d.Changes != plugin.DiffSome {
+		// A cluster from before there were backups is given a key for them.
+		d.Changes = plugin.DiffSome
+		d.ChangedKeys = append(d.ChangedKeys, "backupRecipient")
+		d.DetailedDiff = map[string]plugin.PropertyDiff{"backupRecipient": {Kind: plugin.DiffAdd}}
+	}
+	return d
 }
 
-var secretKeys = []resource.PropertyKey{"clusterId", "caCert", "caKey", "joinToken", "sealKey", "adminPassword", "adminHash", "generatedPassword", "founders"}
+var secretKeys = []resource.PropertyKey{"clusterId", "caCert", "caKey", "joinToken", "sealKey", "adminPassword", "adminHash", "generatedPassword", "founders",
+	"backupRecipient", "backupIdentity"}
 
 func (secrets) create(_ context.Context, req plugin.CreateRequest) (res plugin.CreateResponse, err error) {
 	if req.Preview {
@@ -92,7 +101,21 @@ func (secrets) create(_ context.Context, req plugin.CreateRequest) (res plugin.C
 	if len(s.founders) > 0 {
 		out["founders"] = req.Properties["founders"]
 	}
+	if err := setBackupKey(out); err != nil {
+		return res, err
+	}
 	return plugin.CreateResponse{ID: resource.ID(id), Properties: out}, setPassword(out, s.password)
+}
+
+// setBackupKey puts the key pair of backups into out. Masters get the public
+// half only: who has a backup and a master of today cannot read it.
+func setBackupKey(out resource.PropertyMap) error {
+	id, err := age.GenerateX25519Identity()
+	if err != nil {
+		return fault.New("make the key of backups", fault.Internal, err)
+	}
+	out["backupRecipient"], out["backupIdentity"] = resource.NewProperty(id.Recipient().String()), secret(id.String())
+	return nil
 }
 
 // setPassword puts the password, or a generated one, and its hash into out.
@@ -117,6 +140,13 @@ func (secrets) update(_ context.Context, req plugin.UpdateRequest) (plugin.Updat
 	out := req.OldOutputs.Copy()
 	if _, recorded := out["founders"]; !recorded && len(s.founders) > 0 {
 		out["founders"] = req.NewInputs["founders"]
+	}
+	if !out["backupRecipient"].HasValue() {
+		if req.Preview {
+			out["backupRecipient"], out["backupIdentity"] = providers.Unknown(), providers.Unknown()
+		} else if err := setBackupKey(out); err != nil {
+			return plugin.UpdateResponse{}, err
+		}
 	}
 	have, _ := input.Plain(out["adminPassword"])
 	if s.password == "" || have.IsString() && have.StringValue() == s.password {

@@ -53,7 +53,7 @@ func Goals(t *topology.Topology, r Release) []engine.Goal {
 	network := engine.Key{Type: TypeNetwork, Name: name}
 	goals := []engine.Goal{
 		{Key: secrets, Inputs: engine.Constant(secretsInputs(t)),
-			SecretOutputs: []resource.PropertyKey{"caKey", "joinToken", "sealKey", "adminPassword", "adminHash"}},
+			SecretOutputs: []resource.PropertyKey{"caKey", "joinToken", "sealKey", "adminPassword", "adminHash", "backupIdentity"}},
 		{Key: network, Inputs: engine.Constant(resource.PropertyMap{
 			"cluster": resource.NewProperty(name),
 			"cidr":    resource.NewProperty(t.Network.Range.String()),
@@ -199,6 +199,9 @@ func readSecrets(o engine.Outputs, key engine.Key) (genconf.Secrets, bool, error
 	}
 	s := genconf.Secrets{ClusterID: get("clusterId"), CACert: get("caCert"), CAKey: get("caKey"), JoinToken: get("joinToken"),
 		SealKey: get("sealKey"), AdminHash: get("adminHash")}
+	if v := o.Get(key, "backupRecipient"); v.HasValue() { // not in the state of an earlier installer
+		s.BackupRecipient = get("backupRecipient")
+	}
 	if len(missing) > 0 {
 		return s, false, fault.Newf("read the secrets of the cluster", fault.Internal, "no %v in the outputs of %s", missing, key)
 	}
