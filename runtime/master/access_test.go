@@ -50,6 +50,7 @@ func TestAgentsReadAndDoNotChange(t *testing.T) {
 	operator := func(call *master.Call) []byte { return mustMarshal(t, call) }
 	gone := operator(&master.Call{Type: master.Call_MARK_AGENT_GONE.Enum(), MarkAgentGone: &master.Call_MarkAgentGone{AgentId: &mesos.AgentID{Value: proto.String("x")}}})
 	teardown := operator(&master.Call{Type: master.Call_TEARDOWN.Enum(), Teardown: &master.Call_Teardown{FrameworkId: &mesos.FrameworkID{Value: proto.String("x")}}})
+	drain := operator(&master.Call{Type: master.Call_DRAIN_AGENT.Enum(), DrainAgent: &master.Call_DrainAgent{AgentId: &mesos.AgentID{Value: proto.String("x")}}})
 	unknown := operator(&master.Call{Type: master.Call_UPDATE_QUOTA.Enum()})
 	cases := []struct {
 		name          string
@@ -60,8 +61,13 @@ func TestAgentsReadAndDoNotChange(t *testing.T) {
 		{"view", "GET", "/state", nil, 200, 200},
 		{"view below the actor", "GET", "/master/state-summary", nil, 200, 200},
 		{"read", "POST", "/api/v1", operator(&master.Call{Type: master.Call_GET_STATE.Enum()}), 200, 200},
-		{"mark gone", "POST", "/api/v1", gone, 403, 400},
-		{"mark gone, other path", "POST", "/master/api/v1/", gone, 403, 400},
+		{"mark gone", "POST", "/api/v1", gone, 403, 404},
+		{"mark gone, other path", "POST", "/master/api/v1/", gone, 403, 404},
+		{"drain", "POST", "/api/v1", drain, 403, 400},
+		{"maintenance schedule", "GET", "/maintenance/schedule", nil, 200, 200},
+		{"maintenance", "POST", "/maintenance/schedule", []byte("{}"), 403, 200},
+		{"machine down", "POST", "/master/machine/down", []byte("[]"), 403, 400},
+		{"machine up", "POST", "/machine/up", []byte("[]"), 403, 400},
 		{"teardown", "POST", "/api/v1", teardown, 403, 400},
 		{"a change of a later release", "POST", "/api/v1", unknown, 403, 501},
 		{"scheduler", "POST", "/api/v1/scheduler", []byte{}, 403, 400},

@@ -108,6 +108,9 @@ func (m *Master) Run(ctx context.Context, store state.Backend) error {
 		"/agentlink/v1/subscribe": m.agentsOnly(httpapi.AgentSubscribe(c, time.Duration(cfg.AgentPing))),
 		"/agentlink/v1/call":      m.agentsOnly(httpapi.AgentCall(c)),
 	}}
+	for path, h := range httpapi.Maintenance(c, mayChange) {
+		t.routes[path] = h
+	}
 	for path, view := range legacy.Views() {
 		t.routes[path] = view.Handler(c, m.self)
 	}
@@ -121,7 +124,7 @@ func (m *Master) Run(ctx context.Context, store state.Backend) error {
 // load reads the registry, again while the store is away.
 func load(ctx context.Context, store state.Backend) (*registry.Registry, error) {
 	for {
-		reg, err := registry.Load(ctx, state.Restrict(store, registry.KindAgent, registry.KindFramework))
+		reg, err := registry.Load(ctx, state.Restrict(store, registry.Kinds()...))
 		if !fault.Is(err, fault.Unavailable) {
 			return reg, err
 		}
@@ -145,6 +148,9 @@ func (m *Master) info() *mesos.MasterInfo {
 		Ip: proto.Uint32(ip), Port: proto.Uint32(config.PortMaster), Hostname: proto.String(host.Name),
 		Pid:     proto.String(fmt.Sprintf("master@%s:%d", addr, config.PortMaster)),
 		Version: proto.String(about.MesosVersion),
+		Capabilities: []*mesos.MasterInfo_Capability{
+			{Type: mesos.MasterInfo_Capability_AGENT_UPDATE.Enum()}, {Type: mesos.MasterInfo_Capability_AGENT_DRAINING.Enum()},
+		},
 		Address: &mesos.Address{Hostname: proto.String(host.Name), Ip: proto.String(addr), Port: proto.Int32(config.PortMaster)},
 	}
 }

@@ -581,8 +581,8 @@ func TestOperatorReads(t *testing.T) {
 		}
 	}
 	js := map[string]string{"Content-Type": "application/json"}
-	if code, body, _ := c.post("/api/v1", js, []byte(`{"type":"DRAIN_AGENT","drain_agent":{"agent_id":{"value":"x"}}}`)); code != 501 || !strings.Contains(body, "DRAIN_AGENT is not supported") {
-		t.Errorf("DRAIN_AGENT: %d %s", code, body)
+	if code, body, _ := c.post("/api/v1", js, []byte(`{"type":"UPDATE_QUOTA","update_quota":{}}`)); code != 501 || !strings.Contains(body, "UPDATE_QUOTA is not supported") {
+		t.Errorf("UPDATE_QUOTA: %d %s", code, body)
 	}
 	if code, body, _ := c.post("/api/v1", js, []byte(`{"type":"TEARDOWN","teardown":{"framework_id":{"value":"x"}}}`)); code != 400 {
 		t.Errorf("TEARDOWN of nobody: %d %s", code, body)

@@ -31,6 +31,12 @@ const (
 // HeaderStreamID is the header by which calls name their stream.
 const HeaderStreamID = "Mesos-Stream-Id"
 
+// LabelMovesTasks is the label of a framework, with the value "true", that
+// moves its tasks off draining agents itself. The master tells it of them by
+// inverse offers and kills its tasks only at the end of a drain's bound, or
+// when it declines (ADR 11).
+const LabelMovesTasks = "DCOS_MOVES_TASKS"
+
 // ParseFormat returns the format that a Content-Type names. Like Mesos it
 // takes the two media types exactly as written, without parameters.
 func ParseFormat(contentType string) (Format, bool) {

@@ -74,7 +74,8 @@ func (a About) Metrics(c *core.Core) map[string]float64 {
 	}
 	var total, used resource.Resources
 	for _, v := range s.Agents {
-		count(m, "master/slaves_", v.Active)
+		m["master/slaves_"+word(v.Connected, "connected", "disconnected")]++
+		m["master/slaves_"+word(v.Active, "active", "inactive")]++
 		total = total.Add(bare(v.Total))
 		used = used.Add(bare(v.Used))
 	}
@@ -101,6 +102,13 @@ func (a About) Metrics(c *core.Core) map[string]float64 {
 // bare is r's scalars alone, whoever they are reserved to.
 func bare(r resource.Resources) resource.Resources {
 	return r.Filter(func(i resource.Item) bool { return i.Kind() == resource.KindScalar }).Flatten()
+}
+
+func word(is bool, yes, no string) string {
+	if is {
+		return yes
+	}
+	return no
 }
 
 func count(m map[string]float64, prefix string, up bool) {

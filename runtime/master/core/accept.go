@@ -223,6 +223,9 @@ func (x *acceptance) launch(t *mesos.TaskInfo) {
 	a.used = a.used.Add(use) // the allocator counts it since it was offered
 	c.publish(&master.Event{Type: master.Event_TASK_ADDED.Enum(), TaskAdded: &master.Event_TaskAdded{Task: r.view}})
 	a.send(&agentlink.Downlink{RunTask: &agentlink.RunTask{Framework: f.info, Task: t}})
+	if len(c.machines) > 0 {
+		c.syncInverseOf(f, a.id)
+	}
 }
 
 // convert applies an operation that turns resources into others, on the offer,

@@ -109,6 +109,9 @@ func (c *Core) SubscribeAgent(ctx context.Context, sub *agentlink.Subscribe) (ta
 		id = c.newAgentID()
 		info.Id = &mesos.AgentID{Value: proto.String(string(id))}
 	}
+	if c.isDown(info.GetHostname(), sub.GetEndpoint()) {
+		return "", nil, fault.Newf(op, fault.Unavailable, "the machine is down for maintenance")
+	}
 	if !c.atHome(id, sub.GetEndpoint()) {
 		return "", nil, fault.Newf(op, fault.Denied, "agent %s is registered at another address", id)
 	}
@@ -141,6 +144,7 @@ func (c *Core) SubscribeAgent(ctx context.Context, sub *agentlink.Subscribe) (ta
 		c.log.Info("agent was replaced on its host", "agent", old, "by", id)
 		c.counters["slave_removals/reason_registered"]++
 		c.removeAgent(old, task.Gone, mesos.TaskStatus_REASON_AGENT_REMOVED, "A new agent registered at the same address")
+		c.refreshDrain(old)
 	}
 	a, known := c.agents[id]
 	if known {
@@ -170,11 +174,14 @@ func (c *Core) SubscribeAgent(ctx context.Context, sub *agentlink.Subscribe) (ta
 	a.stream, a.connected, a.lastSeen = stream, true, now
 	c.endpoints[a.endpoint] = id
 	c.alloc.AddAgent(allocator.Agent{ID: id, Total: total, Remote: c.remote(info)})
-	c.alloc.SetAgentActive(id, true)
+	c.offerOrNot(a)
 	a.send(c.registered(info.Id))
 	c.adopt(a, sub)
+	c.drainTasks(a)
+	c.maybeEmptied(a)
+	c.syncInverse(id)
 	if !known {
-		c.publish(&master.Event{Type: master.Event_AGENT_ADDED.Enum(), AgentAdded: &master.Event_AgentAdded{Agent: a.viewAt().Proto()}})
+		c.publish(&master.Event{Type: master.Event_AGENT_ADDED.Enum(), AgentAdded: &master.Event_AgentAdded{Agent: c.viewOf(a).Proto()}})
 	}
 	c.log.Info("agent subscribed", "agent", id, "host", info.GetHostname(), "tasks", len(sub.Tasks), "new", !known)
 	c.changed()
@@ -327,10 +334,7 @@ func (c *Core) AgentDisconnected(id task.AgentID, stream *session.Stream) {
 		return
 	}
 	a.stream, a.connected, a.lastSeen = nil, false, c.cfg.Now()
-	c.alloc.SetAgentActive(id, false)
-	for _, o := range a.offers {
-		c.rescind(o)
-	}
+	c.offerOrNot(a)
 	c.log.Info("agent disconnected", "agent", id, "host", a.info.GetHostname(), "reason", stream.Reason())
 	c.changed()
 }
@@ -460,6 +464,7 @@ func (c *Core) removeAgent(id task.AgentID, st task.State, reason mesos.TaskStat
 		f.send(&scheduler.Event{Type: scheduler.Event_FAILURE.Enum(), Failure: &scheduler.Event_Failure{AgentId: a.info.Id}})
 	}
 	c.publishAgentRemoved(id)
+	c.syncInverse(id)
 }
 
 func (c *Core) publishAgentRemoved(id task.AgentID) {
@@ -468,9 +473,8 @@ func (c *Core) publishAgentRemoved(id task.AgentID) {
 
 // MarkGone removes an agent for good, by an operator's word.
 func (c *Core) MarkGone(ctx context.Context, id task.AgentID) error {
-	const op = "mark agent gone"
 	if s, _ := c.reg.Standing(id); s == "" {
-		return fault.Newf(op, fault.NotFound, "Agent not found")
+		return fault.Newf("mark agent gone", fault.NotFound, "Agent '%s' not found", id)
 	}
 	if err := c.reg.SetStanding(ctx, c.cfg.Now(), registry.Gone, id); err != nil {
 		return err
@@ -507,7 +511,16 @@ func (c *Core) retire(id task.AgentID, st task.State, reason mesos.TaskStatus_Re
 		c.end(r, st, reason, message)
 	}
 	delete(c.away, id)
+	c.refreshDrain(id)
 	c.changed()
+}
+
+// isDown reports whether the machine of an agent is down for maintenance.
+func (c *Core) isDown(hostname, endpoint string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	m := c.machineAt(hostname, endpoint)
+	return m != nil && m.down
 }
 
 // Seen notes that an agent has spoken on the stream; false means that stream

@@ -60,7 +60,8 @@ type Core struct {
 	Info    *mesos.MasterInfo
 	Elected time.Time
 
-	kick chan struct{} // one token: the allocator may have something to do
+	kick    chan struct{} // one token: the allocator may have something to do
+	emptied chan struct{} // one token: a draining agent has no tasks left
 
 	mu         sync.Mutex
 	over       bool // the term has ended: no new streams
@@ -71,6 +72,10 @@ type Core struct {
 	frameworks map[task.FrameworkID]*framework
 	completed  []*framework // newest last
 	offers     map[task.OfferID]*offer
+	leaving    map[task.AgentID]registry.Drain // agents that are not active, in touch or not
+	machines   map[machineKey]*machine         // of the maintenance schedule
+	inverse    map[task.OfferID]*inverse
+	inverseOf  map[inverseKey]*inverse
 	away       map[task.AgentID]map[taskKey]*record // tasks of unreachable agents
 	subs       []*session.Stream                    // operators, oldest first
 	numbers    struct{ agent, framework, offer uint64 }
@@ -129,6 +134,7 @@ type record struct {
 	unacked *mesos.TaskStatus  // newest update that the framework has not acknowledged
 	killed  *mesos.KillPolicy  // a kill was asked for
 	kill    bool
+	drained bool      // the kill of its agent's drain was sent
 	since   time.Time // of being unreachable
 }
 
@@ -145,14 +151,16 @@ type offer struct {
 func New(cfg Config, reg *registry.Registry, log *slog.Logger) *Core {
 	now := cfg.Now()
 	c := &Core{
-		cfg: cfg, log: log, reg: reg, Elected: now, kick: make(chan struct{}, 1),
+		cfg: cfg, log: log, reg: reg, Elected: now, kick: make(chan struct{}, 1), emptied: make(chan struct{}, 1),
 		alloc:  allocator.New(allocator.Options{}),
 		agents: map[task.AgentID]*agent{}, endpoints: map[string]task.AgentID{}, recovered: map[task.AgentID]registry.Agent{},
 		frameworks: map[task.FrameworkID]*framework{}, offers: map[task.OfferID]*offer{},
 		away: map[task.AgentID]map[taskKey]*record{}, counters: Counters{},
+		leaving: reg.Drained(), inverse: map[task.OfferID]*inverse{}, inverseOf: map[inverseKey]*inverse{},
 	}
 	c.Info = proto.CloneOf(cfg.Info)
 	c.Info.Id = proto.String(uuid.NewString())
+	c.loadMaintenance()
 	for id, a := range reg.Agents() {
 		if a.Standing == registry.Admitted {
 			c.recovered[task.AgentID(id)] = a
@@ -184,8 +192,11 @@ func (c *Core) Run(ctx context.Context) {
 			return
 		case <-c.kick:
 		case <-wake.C:
+		case <-c.emptied:
+			c.sweepDrains(ctx)
 		case <-sweep.C:
 			c.sweep(ctx)
+			c.sweepDrains(ctx)
 		}
 	}
 }
@@ -270,6 +281,9 @@ func (c *Core) newOffer(f *framework, a *agent, m allocator.Offer) *offer {
 		Domain:      a.info.Domain,
 		Resources:   f.resources(m.Resources),
 		Attributes:  a.info.Attributes,
+	}
+	if m := c.machineOf(a); m != nil {
+		o.view.Unavailability = m.unavailability
 	}
 	for key, e := range a.executors {
 		if key.framework == f.id {

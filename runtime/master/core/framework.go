@@ -32,6 +32,8 @@ type framework struct {
 
 	multiRole, refinement, partitionAware bool
 
+	mover bool // it moves its tasks off draining agents itself
+
 	registered, reregistered, unregistered time.Time
 	deadline                               time.Time // removed after, while not connected
 
@@ -66,6 +68,9 @@ func (f *framework) setInfo(info *mesos.FrameworkInfo) {
 	f.multiRole = validate.HasCapability(info, mesos.FrameworkInfo_Capability_MULTI_ROLE)
 	f.refinement = validate.HasCapability(info, mesos.FrameworkInfo_Capability_RESERVATION_REFINEMENT)
 	f.partitionAware = validate.HasCapability(info, mesos.FrameworkInfo_Capability_PARTITION_AWARE)
+	f.mover = slices.ContainsFunc(info.GetLabels().GetLabels(), func(l *mesos.Label) bool {
+		return l.GetKey() == wire.LabelMovesTasks && l.GetValue() == "true"
+	})
 }
 
 func (f *framework) allocatorView() allocator.Framework {
@@ -169,8 +174,10 @@ func (c *Core) SubscribeFramework(ctx context.Context, sub *scheduler.Call_Subsc
 		if f.stream != nil {
 			f.stream.Send(ErrorEvent("Framework failed over"))
 			f.stream.Close("framework failed over")
+			f.stream = nil
 		}
 		c.recoverOffers(f)
+		c.dropInverses(f)
 	}
 	f.setInfo(info)
 	f.recovered = false
@@ -188,6 +195,7 @@ func (c *Core) SubscribeFramework(ctx context.Context, sub *scheduler.Call_Subsc
 			f.sendUpdate(r.unacked)
 		}
 	}
+	c.syncInversesOf(f)
 	view := f.allocatorView()
 	if accepts != nil {
 		view.Accepts = func(role string, id task.AgentID) bool { return accepts(role, c.agents[id].info) }
@@ -256,6 +264,7 @@ func (c *Core) UpdateFramework(ctx context.Context, id task.FrameworkID, call *s
 			c.rescind(o)
 		}
 	}
+	c.syncInversesOf(f)
 	view := f.allocatorView()
 	if accepts != nil {
 		view.Accepts = func(role string, id task.AgentID) bool { return accepts(role, c.agents[id].info) }
@@ -304,6 +313,7 @@ func (c *Core) FrameworkDisconnected(id task.FrameworkID, stream *session.Stream
 	f.deadline = c.cfg.Now().Add(timeout)
 	c.alloc.SetActive(id, false)
 	c.recoverOffers(f)
+	c.dropInverses(f)
 	c.frameworkUpdated(f)
 	c.log.Info("framework disconnected", "framework", id, "reason", stream.Reason(), "failover_timeout", timeout)
 	c.changed()
@@ -350,6 +360,7 @@ func (c *Core) RemoveFramework(ctx context.Context, id task.FrameworkID) error {
 		}
 	}
 	c.recoverOffers(f)
+	c.dropInverses(f)
 	c.alloc.RemoveFramework(id)
 	if f.stream != nil {
 		f.stream.Close("framework removed")

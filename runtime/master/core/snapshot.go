@@ -13,6 +13,7 @@ import (
 	mesos "dcos.example/dcos/runtime/api/mesos"
 	"dcos.example/dcos/runtime/api/mesos/master"
 	"dcos.example/dcos/runtime/api/wire"
+	"dcos.example/dcos/runtime/master/drain"
 	"dcos.example/dcos/runtime/master/registry"
 	"dcos.example/dcos/runtime/master/session"
 	"dcos.example/dcos/runtime/resource"
@@ -45,7 +46,9 @@ type AgentView struct {
 	Info                     *mesos.AgentInfo
 	Capabilities             []*mesos.AgentInfo_Capability
 	Version, PID             string
-	Active                   bool // connected: may be offered
+	Connected                bool
+	Active                   bool // connected, and offered
+	Drain                    registry.Drain
 	Registered, Reregistered time.Time
 	Total, Used, Offered     resource.Resources
 }
@@ -59,6 +62,7 @@ type FrameworkView struct {
 	Registered, Reregistered, Unregistered time.Time
 	Tasks, Unreachable, Done               []*mesos.Task
 	Offers                                 []*mesos.Offer
+	InverseOffers                          []*mesos.InverseOffer
 	Executors                              []ExecutorView
 	Used, Offered                          resource.Resources
 }
@@ -104,17 +108,21 @@ func (c *Core) snapshot() *Snapshot {
 	}
 	executors := map[task.FrameworkID][]ExecutorView{}
 	for _, a := range c.agents {
-		s.Agents = append(s.Agents, a.viewAt())
+		s.Agents = append(s.Agents, c.viewOf(a))
 		for key, e := range a.executors {
 			executors[key.framework] = append(executors[key.framework], ExecutorView{e.info, a.info.Id})
 		}
+	}
+	asked := map[task.FrameworkID][]*mesos.InverseOffer{}
+	for _, i := range c.inverse {
+		asked[i.framework] = append(asked[i.framework], i.view)
 	}
 	for _, a := range c.recovered {
 		s.Recovered = append(s.Recovered, a.Info)
 	}
 	for _, f := range c.frameworks {
 		v := f.view()
-		v.Executors = executors[f.id]
+		v.Executors, v.InverseOffers = executors[f.id], asked[f.id]
 		s.Frameworks = append(s.Frameworks, v)
 	}
 	for _, f := range c.completed {
@@ -124,9 +132,10 @@ func (c *Core) snapshot() *Snapshot {
 	return s
 }
 
-func (a *agent) viewAt() AgentView {
+func (c *Core) viewOf(a *agent) AgentView {
 	return AgentView{
-		Info: a.info, Capabilities: a.capabilities, Version: a.version, PID: a.pid(), Active: a.connected,
+		Info: a.info, Capabilities: a.capabilities, Version: a.version, PID: a.pid(),
+		Connected: a.connected, Active: a.connected && c.offered(a.id), Drain: c.leaving[a.id],
 		Registered: a.registered, Reregistered: a.reregistered, Total: a.total, Used: a.used, Offered: a.offered,
 	}
 }
@@ -187,20 +196,30 @@ func timeInfo(t time.Time) *mesos.TimeInfo {
 
 // Proto writes the agent as GET_AGENTS and AGENT_ADDED do.
 func (v AgentView) Proto() *master.Response_GetAgents_Agent {
-	return &master.Response_GetAgents_Agent{
-		AgentInfo: v.Info, Active: proto.Bool(v.Active), Deactivated: proto.Bool(false), Version: proto.String(v.Version),
+	out := &master.Response_GetAgents_Agent{
+		AgentInfo: v.Info, Active: proto.Bool(v.Active), Deactivated: proto.Bool(v.Deactivated()), Version: proto.String(v.Version),
 		Pid: proto.String(v.PID), RegisteredTime: timeInfo(v.Registered), ReregisteredTime: timeInfo(v.Reregistered),
 		TotalResources: v.Total.ProtoBoth(), AllocatedResources: v.Used.ProtoBoth(), OfferedResources: v.Offered.ProtoBoth(),
-		Capabilities: v.Capabilities,
+		Capabilities: v.Capabilities, DrainInfo: v.DrainInfo(),
 	}
+	if v.Drain.Drains() {
+		out.EstimatedDrainStartTime = timeInfo(v.Drain.Since)
+	}
+	return out
 }
+
+// Deactivated reports whether an operator took the agent out of service.
+func (v AgentView) Deactivated() bool { return !drain.Offered(v.Drain.State) }
+
+// DrainInfo is the agent's drain, nil if there is none.
+func (v AgentView) DrainInfo() *mesos.DrainInfo { return drainInfo(v.Drain) }
 
 // Proto writes the framework as GET_FRAMEWORKS and FRAMEWORK_ADDED do.
 func (v FrameworkView) Proto() *master.Response_GetFrameworks_Framework {
 	return &master.Response_GetFrameworks_Framework{
 		FrameworkInfo: v.Info, Active: proto.Bool(v.Active), Connected: proto.Bool(v.Connected), Recovered: proto.Bool(v.Recovered),
 		RegisteredTime: timeInfo(v.Registered), ReregisteredTime: timeInfo(v.Reregistered), UnregisteredTime: timeInfo(v.Unregistered),
-		Offers: v.Offers, AllocatedResources: v.Used.ProtoBoth(), OfferedResources: v.Offered.ProtoBoth(),
+		Offers: v.Offers, InverseOffers: v.InverseOffers, AllocatedResources: v.Used.ProtoBoth(), OfferedResources: v.Offered.ProtoBoth(),
 	}
 }
 

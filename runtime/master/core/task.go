@@ -112,6 +112,7 @@ func (c *Core) forget(f *framework, r *record) {
 	delete(f.tasks, r.key.id)
 	if a := c.agents[r.agent]; a != nil {
 		delete(a.tasks, r.key)
+		c.maybeEmptied(a)
 	}
 	delete(c.away[r.agent], r.key)
 	if f.done = append(f.done, r.view); len(f.done) > maxDone {
@@ -146,15 +147,16 @@ func (c *Core) Update(id task.AgentID, u *agentlink.StatusUpdate) {
 	if s.AgentId == nil {
 		s.AgentId = a.info.Id
 	}
+	was := s.GetState()
+	if u.LatestState != nil && task.Terminal(u.GetLatestState()) {
+		was = u.GetLatestState()
+	}
+	latest := c.asDrained(id, s, was)
 	// A task not in memory was forgotten when its end was acknowledged, and
 	// that acknowledgement got lost: the framework hears it once more.
 	if r := f.tasks[key.id]; r != nil && r.agent == id {
 		again := r.unacked != nil && len(s.Uuid) > 0 && string(r.unacked.Uuid) == string(s.Uuid)
 		if !again {
-			latest := s.GetState()
-			if u.LatestState != nil && task.Terminal(u.GetLatestState()) {
-				latest = u.GetLatestState()
-			}
 			c.setLatest(f, r, s, latest)
 		}
 		if len(s.Uuid) > 0 {

@@ -6,11 +6,11 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
 	mesos "dcos.example/dcos/runtime/api/mesos"
-	"dcos.example/dcos/runtime/api/mesos/maintenance"
 	"dcos.example/dcos/runtime/api/mesos/master"
 	"dcos.example/dcos/runtime/api/mesos/quota"
 	"dcos.example/dcos/runtime/fault"
@@ -41,7 +41,31 @@ func Operator(c *core.Core, self about.About, mayChange func(*http.Request) bool
 		case master.Call_TEARDOWN:
 			done(w, c.RemoveFramework(r.Context(), task.FrameworkID(call.GetTeardown().GetFrameworkId().GetValue())))
 		case master.Call_MARK_AGENT_GONE:
-			done(w, c.MarkGone(r.Context(), task.AgentID(call.GetMarkAgentGone().GetAgentId().GetValue())))
+			err := c.MarkGone(r.Context(), task.AgentID(call.GetMarkAgentGone().GetAgentId().GetValue()))
+			if fault.Is(err, fault.NotFound) {
+				fail(w, http.StatusNotFound, "%s", reason(err))
+				return
+			}
+			done(w, err)
+		case master.Call_DRAIN_AGENT:
+			var bound *time.Duration
+			if g := call.GetDrainAgent().MaxGracePeriod; g != nil {
+				bound = new(g.AsDuration())
+			}
+			done(w, c.DrainAgent(r.Context(), task.AgentID(call.DrainAgent.GetAgentId().GetValue()), bound, call.DrainAgent.GetMarkGone()))
+		case master.Call_DEACTIVATE_AGENT:
+			done(w, c.DeactivateAgent(r.Context(), task.AgentID(call.DeactivateAgent.GetAgentId().GetValue())))
+		case master.Call_REACTIVATE_AGENT:
+			// Mesos has no way to end a drain before its end; this parameter is
+			// ours, and what does not know it is not affected.
+			cancel := r.URL.Query().Get("cancel_drain") == "true"
+			done(w, c.ReactivateAgent(r.Context(), task.AgentID(call.ReactivateAgent.GetAgentId().GetValue()), cancel))
+		case master.Call_UPDATE_MAINTENANCE_SCHEDULE:
+			done(w, c.UpdateSchedule(r.Context(), call.UpdateMaintenanceSchedule.GetSchedule()))
+		case master.Call_START_MAINTENANCE:
+			done(w, c.StartMaintenance(r.Context(), call.StartMaintenance.GetMachines()))
+		case master.Call_STOP_MAINTENANCE:
+			done(w, c.StopMaintenance(r.Context(), call.StopMaintenance.GetMachines()))
 		default:
 			answer := read(c, self, call.GetType())
 			if answer == nil {
@@ -71,6 +95,20 @@ func checkOperatorCall(call *master.Call) string {
 		return "Expecting 'teardown' to be present"
 	case call.GetType() == master.Call_MARK_AGENT_GONE && call.MarkAgentGone == nil:
 		return "Expecting 'mark_agent_gone' to be present"
+	case call.GetType() == master.Call_DRAIN_AGENT && call.DrainAgent == nil:
+		return "Expecting 'drain_agent' to be present"
+	case call.GetType() == master.Call_DRAIN_AGENT && call.DrainAgent.MaxGracePeriod.AsDuration() < 0:
+		return "Expecting 'max_grace_period' to be non-negative"
+	case call.GetType() == master.Call_DEACTIVATE_AGENT && call.DeactivateAgent == nil:
+		return "Expecting 'deactivate_agent' to be present"
+	case call.GetType() == master.Call_REACTIVATE_AGENT && call.ReactivateAgent == nil:
+		return "Expecting 'reactivate_agent' to be present"
+	case call.GetType() == master.Call_UPDATE_MAINTENANCE_SCHEDULE && call.UpdateMaintenanceSchedule == nil:
+		return "Expecting 'update_maintenance_schedule' to be present"
+	case call.GetType() == master.Call_START_MAINTENANCE && call.StartMaintenance == nil:
+		return "Expecting 'start_maintenance' to be present"
+	case call.GetType() == master.Call_STOP_MAINTENANCE && call.StopMaintenance == nil:
+		return "Expecting 'stop_maintenance' to be present"
 	}
 	return ""
 }
@@ -159,6 +197,10 @@ func read(c *core.Core, self about.About, t master.Call_Type) *master.Response {
 				Name: proto.String(v.Name), Weight: proto.Float64(v.Weight), Frameworks: v.Frameworks, Resources: v.Whole.ProtoBoth(),
 			})
 		}
+	case master.Call_GET_MAINTENANCE_STATUS:
+		out.Type, out.GetMaintenanceStatus = master.Response_GET_MAINTENANCE_STATUS.Enum(), &master.Response_GetMaintenanceStatus{Status: c.MaintenanceStatus()}
+	case master.Call_GET_MAINTENANCE_SCHEDULE:
+		out.Type, out.GetMaintenanceSchedule = master.Response_GET_MAINTENANCE_SCHEDULE.Enum(), &master.Response_GetMaintenanceSchedule{Schedule: c.Schedule()}
 	// Of these there are none, as this release has no call that makes one.
 	case master.Call_GET_OPERATIONS:
 		out.Type, out.GetOperations = master.Response_GET_OPERATIONS.Enum(), &master.Response_GetOperations{}
@@ -166,10 +208,6 @@ func read(c *core.Core, self about.About, t master.Call_Type) *master.Response {
 		out.Type, out.GetWeights = master.Response_GET_WEIGHTS.Enum(), &master.Response_GetWeights{}
 	case master.Call_GET_QUOTA:
 		out.Type, out.GetQuota = master.Response_GET_QUOTA.Enum(), &master.Response_GetQuota{Status: &quota.QuotaStatus{}}
-	case master.Call_GET_MAINTENANCE_STATUS:
-		out.Type, out.GetMaintenanceStatus = master.Response_GET_MAINTENANCE_STATUS.Enum(), &master.Response_GetMaintenanceStatus{Status: &maintenance.ClusterStatus{}}
-	case master.Call_GET_MAINTENANCE_SCHEDULE:
-		out.Type, out.GetMaintenanceSchedule = master.Response_GET_MAINTENANCE_SCHEDULE.Enum(), &master.Response_GetMaintenanceSchedule{Schedule: &maintenance.Schedule{}}
 	default:
 		return nil
 	}

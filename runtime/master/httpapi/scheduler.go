@@ -178,10 +178,13 @@ func dispatch(c *core.Core, w http.ResponseWriter, r *http.Request, id task.Fram
 		}
 		w.WriteHeader(http.StatusOK)
 		return
-	case scheduler.Call_REQUEST, scheduler.Call_ACKNOWLEDGE_OPERATION_STATUS,
-		scheduler.Call_ACCEPT_INVERSE_OFFERS, scheduler.Call_DECLINE_INVERSE_OFFERS:
-		// Nothing to do: requests do not move the allocator, operation
-		// statuses carry no uuid, and inverse offers are never made.
+	case scheduler.Call_ACCEPT_INVERSE_OFFERS:
+		c.AnswerInverse(id, call.AcceptInverseOffers.InverseOfferIds, true)
+	case scheduler.Call_DECLINE_INVERSE_OFFERS:
+		c.AnswerInverse(id, call.DeclineInverseOffers.InverseOfferIds, false)
+	case scheduler.Call_REQUEST, scheduler.Call_ACKNOWLEDGE_OPERATION_STATUS:
+		// Nothing to do: requests do not move the allocator, and operation
+		// statuses carry no uuid.
 	default:
 		fail(w, http.StatusNotImplemented, "%s is not supported by this release", call.GetType())
 		return

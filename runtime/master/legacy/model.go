@@ -30,6 +30,8 @@ type slave struct {
 	Deactivated  bool                 `json:"deactivated"`
 	Version      string               `json:"version"`
 	Capabilities []string             `json:"capabilities"`
+	DrainInfo    json.Marshaler       `json:"drain_info,omitempty"`
+	DrainStart   int64                `json:"estimated_drain_start_time_seconds,omitempty"`
 }
 
 type slaveFull struct {
@@ -54,7 +56,11 @@ func newSlave(a core.AgentView) slave {
 		Registered: seconds(a.Registered), Reregistered: seconds(a.Reregistered),
 		Resources: resources{a.Total}, Used: resources{a.Used}, Offered: resources{a.Offered},
 		Reserved: map[string]resources{}, Unreserved: resources{a.Total.Unreserved()},
-		Active: a.Active, Version: a.Version, Capabilities: []string{},
+		Active: a.Active, Deactivated: a.Deactivated(), Version: a.Version, Capabilities: []string{},
+		DrainInfo: optional(a.DrainInfo()),
+	}
+	if a.Drain.Drains() {
+		s.DrainStart = a.Drain.Since.Unix()
 	}
 	for _, role := range a.Total.ReservedRoles() {
 		s.Reserved[role] = resources{a.Total.Reserved(role)}

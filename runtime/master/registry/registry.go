@@ -1,7 +1,8 @@
 // Package registry keeps what must outlive a leading master: which agents are
-// admitted, unreachable or gone, and which frameworks exist. It is the only
-// writer of the kinds "agent" and "framework"; everything else the master
-// knows is rebuilt from agents and frameworks after a fail-over.
+// admitted, unreachable or gone, which are drained, which frameworks exist, and
+// the maintenance schedule. It is the only writer of the kinds "agent",
+// "framework" and "maintenance"; everything else the master knows is rebuilt
+// from agents and frameworks after a fail-over.
 //
 // Writes block on the store and are ordered per object; callers must not hold
 // locks that serve requests.
@@ -21,6 +22,7 @@ import (
 
 	mesos "dcos.example/dcos/runtime/api/mesos"
 	"dcos.example/dcos/runtime/fault"
+	"dcos.example/dcos/runtime/master/drain"
 	"dcos.example/dcos/runtime/state"
 	"dcos.example/dcos/runtime/task"
 )
@@ -29,7 +31,12 @@ import (
 const (
 	KindAgent     state.Kind = "agent"
 	KindFramework state.Kind = "framework"
+	// KindMaintenance has one record.
+	KindMaintenance state.Kind = "maintenance"
 )
+
+// Kinds are all kinds that this package writes.
+func Kinds() []state.Kind { return []state.Kind{KindAgent, KindFramework, KindMaintenance} }
 
 // Standing is whether an agent may act under its id.
 type Standing string
@@ -47,7 +54,23 @@ type Agent struct {
 	Info     *mesos.AgentInfo `json:"-"`
 	RawInfo  json.RawMessage  `json:"info"`
 	Version  string           `json:"version,omitempty"`
+	Drain    Drain            `json:"drain,omitzero"`
 }
+
+// Drain is what an operator wants of an agent.
+type Drain struct {
+	State drain.State `json:"state,omitempty"`
+	Since time.Time   `json:"since,omitzero"` // of the call that led to State
+	// MaxGrace bounds how long tasks may take to end, if Bounded.
+	MaxGrace time.Duration `json:"maxGrace,omitempty"`
+	Bounded  bool          `json:"bounded,omitempty"`
+	// MarkGone says that the agent is gone once it is drained.
+	MarkGone bool `json:"markGone,omitempty"`
+}
+
+// Drains reports whether an operator has asked for a drain that was not
+// cancelled: it goes on or is over.
+func (d Drain) Drains() bool { return d.State == drain.Draining || d.State == drain.Drained }
 
 // Framework is the stored form of a framework. A removed one stays as a
 // tombstone: its id may never be used again.
@@ -70,6 +93,7 @@ type Registry struct {
 	store      state.Backend
 	agents     table[Agent]
 	frameworks table[Framework]
+	upkeep     table[Maintenance]
 }
 
 // table caches one kind with its revisions. Readers never wait for the store.
@@ -85,6 +109,12 @@ func Load(ctx context.Context, store state.Backend) (*Registry, error) {
 	r := &Registry{store: store}
 	r.agents.Table = state.NewTable[Agent](store, KindAgent)
 	r.frameworks.Table = state.NewTable[Framework](store, KindFramework)
+	r.upkeep.Table = state.NewTable[Maintenance](store, KindMaintenance)
+	if err := r.upkeep.load(ctx, store, 1, func(m *Maintenance) (time.Time, bool, error) {
+		return time.Time{}, false, m.open()
+	}); err != nil {
+		return nil, err
+	}
 	if err := r.agents.load(ctx, store, keepAgents, func(a *Agent) (time.Time, bool, error) {
 		a.Info = new(mesos.AgentInfo)
 		return a.Since, a.Standing != Admitted, decode(a.RawInfo, a.Info)
