@@ -2,12 +2,15 @@ package topology_test
 
 import (
 	"bytes"
+	"encoding/json"
 	"flag"
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
@@ -146,5 +149,124 @@ func TestRangesRefused(t *testing.T) {
 	}
 	if d := cmp.Diff(strings.Split(string(want), "\n"), strings.Split(out.String(), "\n")); d != "" {
 		t.Error(d)
+	}
+}
+
+const ownMachines = `
+variable "secret" {
+  sensitive = true
+  default   = "s3cret-Text"
+}
+cluster "demo" { admin_password = var.secret }
+provider "onprem" {
+  user          = "admin"
+  port          = 2022
+  agent         = true
+  sudo_password = var.secret
+  timeout       = "5s"
+  bastion {
+    address  = "jump"
+    key_file = "/k/jump"
+    password = var.secret
+  }
+}
+%s
+preflight { ignore = { swap = "we know" } }
+upgrade {
+  max_unavailable = 3
+  window          = "Sat 02:00-06:00"
+}
+backup {
+  s3 {
+    endpoint   = "https://s3.example.com"
+    bucket     = "b"
+    access_key = "a"
+    secret_key = var.secret
+  }
+}
+`
+
+func TestOnPrem(t *testing.T) {
+	_, top, l := load(t, fmt.Sprintf(ownMachines, `
+node_group "public_agent" { hosts = { p1 = "10.0.0.31" } }
+node_group "agent" {
+  hosts = { a10 = "10.0.0.30", a2 = "10.0.0.22" }
+  host "a1" {
+    address     = "10.0.0.21"
+    ssh_address = "a1.example.com"
+    user        = "root"
+    key_file    = "/k/a1"
+    cpus        = 2
+    price_per_hour = 0.5
+  }
+}
+node_group "master" { hosts = { m1 = "10.0.0.11" } }
+`))
+	if len(l) > 0 {
+		t.Fatal(l)
+	}
+	var names []string
+	for _, h := range top.Hosts {
+		names = append(names, h.Name)
+	}
+	if d := cmp.Diff([]string{"m1", "a1", "a2", "a10", "p1"}, names); d != "" {
+		t.Error(d)
+	}
+	jump := &topology.Login{Address: "jump", Port: 22, User: "admin", KeyFile: "/k/jump", Password: "s3cret-Text", KnownHosts: "~/.ssh/known_hosts"}
+	want := []*topology.Connection{
+		{Login: topology.Login{Address: "10.0.0.11", Port: 2022, User: "admin", Agent: true, KnownHosts: "~/.ssh/known_hosts"}, SudoPassword: "s3cret-Text", Timeout: 5 * time.Second, Bastion: jump},
+		{Login: topology.Login{Address: "a1.example.com", Port: 2022, User: "root", KeyFile: "/k/a1", KnownHosts: "~/.ssh/known_hosts"}, Timeout: 5 * time.Second, Bastion: jump},
+	}
+	if d := cmp.Diff(want, []*topology.Connection{top.Hosts[0].Connection, top.Hosts[1].Connection}); d != "" {
+		t.Error(d)
+	}
+	if h := top.Hosts[1]; h.CPUs != 2 || h.Memory != 0 || h.PricePerHour != 0.5 {
+		t.Errorf("a1 is %+v", h)
+	}
+	if top.Parallel != 20 || top.Upgrade.MaxUnavailable != 3 || top.Upgrade.Window.Text == "" || top.Preflight.Ignore["swap"] != "we know" || top.Backup.S3.SecretKey != "s3cret-Text" {
+		t.Errorf("settings: %+v", top)
+	}
+	b, err := json.Marshal(top)
+	if err != nil || bytes.Contains(b, []byte("s3cret")) {
+		t.Errorf("the JSON form shows a secret: %s %v", b, err)
+	}
+}
+
+// The order of machines in the file, and in which of the two forms they are
+// written, says nothing.
+func TestOrderIsNothing(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		names := rapid.SliceOfNDistinct(rapid.StringMatching(`[a-z][0-9]{1,3}`), 3, 12, func(s string) string { return s }).Draw(t, "names")
+		write := func(what string) *topology.Topology {
+			order := rapid.Permutation(names).Draw(t, what)
+			short := rapid.IntRange(0, len(names)).Draw(t, what+" in short")
+			var blocks, pairs strings.Builder
+			for i, n := range order {
+				at := fmt.Sprintf("10.0.1.%d", 1+slices.Index(names, n))
+				if i < short {
+					fmt.Fprintf(&pairs, "    %s = %q\n", n, at)
+				} else {
+					fmt.Fprintf(&blocks, "  host %q { address = %q }\n", n, at)
+				}
+			}
+			_, top, l := load(t, fmt.Sprintf(ownMachines, "node_group \"master\" { hosts = { master = \"10.0.0.1\" } }\nnode_group \"agent\" {\n"+blocks.String()+"  hosts = {\n"+pairs.String()+"  }\n}\n"))
+			if l.HasErrors() {
+				t.Fatalf("%v", l)
+			}
+			return top
+		}
+		a, b := write("first"), write("second")
+		if d := cmp.Diff(a, b, cmp.Comparer(func(x, y netip.Addr) bool { return x == y }), cmp.Comparer(func(x, y netip.Prefix) bool { return x == y }), cmp.Comparer(func(x, y netip.AddrPort) bool { return x == y })); d != "" {
+			t.Fatal(d)
+		}
+	})
+}
+
+func TestAddressesRefused(t *testing.T) {
+	for _, a := range []string{"9.1.2.3", "11.0.0.1", "198.51.100.7", "172.31.254.9", "127.0.0.1", "169.254.1.1", "224.0.0.1", "255.255.255.255", "0.0.0.0"} {
+		bp, top, l := load(t, fmt.Sprintf(ownMachines, fmt.Sprintf("node_group \"master\" { hosts = { m1 = %q } }", a)))
+		if top != nil || len(l) != 1 || l[0].Summary != "Address in use" || l[0].Range == nil || bp.Files()[l[0].Range.Filename] == nil {
+			t.Errorf("%s: %v", a, l)
+		}
 	}
 }
