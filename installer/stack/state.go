@@ -4,8 +4,10 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"iter"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -144,6 +146,33 @@ func (s *Stack) State() (*State, error) {
 	return st, err
 }
 
+// Earlier yields the states that are kept from before the current one, the
+// newest first. Each is read when it is asked for.
+func (s *Stack) Earlier() iter.Seq2[*State, error] {
+	return func(yield func(*State, error) bool) {
+		names, err := filepath.Glob(filepath.Join(s.path(backupDir), "*.json"))
+		if err != nil {
+			yield(nil, fault.New("list the states of the stack", fault.Internal, err))
+			return
+		}
+		slices.Sort(names) // by time: the names are fixed-width
+		for _, name := range slices.Backward(names) {
+			if !yield(s.loadFile(filepath.Join(backupDir, filepath.Base(name)))) {
+				return
+			}
+		}
+	}
+}
+
+// By returns the operation that wrote the state; its end and result are not
+// known while it runs. The state of a new stack has none.
+func (s *State) By() (Record, bool) {
+	if s.by == nil {
+		return Record{}, false
+	}
+	return *s.by, true
+}
+
 // load also returns the header of the journal that was folded in, if any.
 func (s *Stack) load() (*State, *entry, error) {
 	const op = "read the state of the stack"
@@ -172,9 +201,13 @@ func (s *Stack) load() (*State, *entry, error) {
 	return nil, nil, fault.Newf(op, fault.Unavailable, "%s keeps changing", s.path(stateFile))
 }
 
-func (s *Stack) loadDocument() (*State, error) {
+func (s *Stack) loadDocument() (*State, error) { return s.loadFile(stateFile) }
+
+// loadFile reads a state from a file of the stack's directory; one that is not
+// there is empty.
+func (s *Stack) loadFile(name string) (*State, error) {
 	const op = "read the state of the stack"
-	raw, err := s.readFile(stateFile)
+	raw, err := s.readFile(name)
 	if err != nil {
 		return nil, fault.New(op, fault.Denied, err)
 	}
@@ -184,10 +217,10 @@ func (s *Stack) loadDocument() (*State, error) {
 	}
 	var d document
 	if err := json.Unmarshal(raw, &d); err != nil {
-		return nil, fault.Newf(op, fault.Internal, "%s is damaged (%v); %s holds the states before it", s.path(stateFile), err, s.path(backupDir))
+		return nil, fault.Newf(op, fault.Internal, "%s is damaged (%v); %s holds the states before it", s.path(name), err, s.path(backupDir))
 	}
 	if d.Version != documentVersion {
-		return nil, fault.Newf(op, fault.Invalid, "%s has version %d, this program reads %d", s.path(stateFile), d.Version, documentVersion)
+		return nil, fault.Newf(op, fault.Invalid, "%s has version %d, this program reads %d", s.path(name), d.Version, documentVersion)
 	}
 	if d.Stack != s.name {
 		return nil, fault.Newf(op, fault.Invalid, "%s belongs to the stack %q, not to %q", s.dir, d.Stack, s.name)
