@@ -8,6 +8,11 @@ BUILD   := build
 BIN     := $(BUILD)/bin
 BUNDLE  := $(BUILD)/dcos-$(VERSION).bundle
 LDFLAGS := -s -w -X dcos.example/dcos/runtime/config.Version=$(VERSION)
+# The key that bundles are signed with is made once, in the user's configuration
+# directory; dcos-install trusts bundles of the key that it was built with.
+# KEY=FILE is another one.
+KEY     :=
+SIGNER  := go run ./ci/bundle -key '$(KEY)'
 TOOL    := go tool -modfile=tools/go.mod
 
 .DEFAULT_GOAL := help
@@ -21,10 +26,11 @@ setup: ## Install what a fresh Debian machine lacks
 
 build: setup ## Build dcos-install and dcos into build/bin
 	@mkdir -p $(BIN)
-	@go build -ldflags '$(LDFLAGS)' -o $(BIN)/ ./installer/cmd/dcos-install ./cmd/dcos
+	@key=$$($(SIGNER) -public-key) && go build -ldflags "$(LDFLAGS) -X dcos.example/dcos/installer/bundle.ReleaseKey=$$key" \
+		-o $(BIN)/ ./installer/cmd/dcos-install ./cmd/dcos
 
 bundle: setup ## Build the release bundle: everything a host needs, in one file
-	@go run ./ci/bundle -version $(VERSION) -work $(BUILD) -out $(BUNDLE)
+	@$(SIGNER) -version $(VERSION) -work $(BUILD) -out $(BUNDLE)
 
 up: build bundle ## Make a local cluster and deploy the demo app
 	@demo/up $(BUNDLE)

@@ -82,6 +82,8 @@ var allow = map[string][]string{
 // owners lists libraries that exactly these packages may import: what would
 // spread through the code otherwise.
 var owners = map[string][]string{
+	"aead.dev/minisign":                   {"installer/bundle"},
+	"github.com/CycloneDX/":               {"installer/bundle/sbom"},
 	"go.etcd.io/":                         {"runtime/state/etcd"},
 	"github.com/google/nftables":          {"runtime/balancer/nft", "runtime/agent/network", "providers/local"},
 	"github.com/containerd/containerd/v2": {"runtime/agent", "ci/bench"},

@@ -55,7 +55,11 @@ type floor struct {
 }
 
 func newFloor(ctx context.Context, s settings, work string) (*floor, error) {
-	release, _, err := bundle.Unpack(s.bundle, filepath.Join(work, "releases"))
+	trust, err := bundle.FindTrust(os.Getenv)
+	if err != nil {
+		return nil, err
+	}
+	release, _, err := bundle.Unpack(s.bundle, filepath.Join(work, "releases"), trust)
 	if err != nil {
 		return nil, err
 	}

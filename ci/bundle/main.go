@@ -1,6 +1,11 @@
 // Command bundle builds the release bundle: dcosd, dcos and what runs
-// containers, from source at pinned versions, with the demo image, in one
-// content-addressed archive. The same source gives the same bytes.
+// containers, from source at pinned versions, with the demo image and a bill
+// of materials, in one content-addressed, signed archive. The same source and
+// the same key give the same bytes.
+//
+// The key is made once, outside of the repository, and its public half is then
+// trusted by this user's dcos-install. With -public-key it is printed, to be
+// linked into dcos-install.
 package main
 
 import (
@@ -11,6 +16,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"strings"
 
 	"golang.org/x/sync/errgroup"
@@ -23,10 +29,20 @@ func main() {
 	version := flag.String("version", "", "version of the release")
 	work := flag.String("work", "build", "directory for intermediate files; DIR/release is what gets packed")
 	out := flag.String("out", "", "the bundle to write")
+	keyFile := flag.String("key", "", "minisign secret key to sign with, made if it is not there (default dcos/signing.key in the user's configuration directory)")
+	public := flag.Bool("public-key", false, "print the key's public half and do nothing else")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := build(ctx, *version, *work, *out); err != nil {
+	key, err := signingKey(*keyFile, os.Getenv)
+	switch {
+	case err != nil:
+	case *public:
+		fmt.Println(key.PublicLine())
+	default:
+		err = build(ctx, *version, *work, *out, key)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "bundle:", err)
 		os.Exit(1)
 	}
@@ -86,7 +102,7 @@ func programs(version string, of map[string]string) []program {
 	return list
 }
 
-func build(ctx context.Context, version, work, out string) error {
+func build(ctx context.Context, version, work, out string, key bundle.Key) error {
 	of, err := components(ctx, version)
 	if err != nil {
 		return err
@@ -109,7 +125,12 @@ func build(ctx context.Context, version, work, out string) error {
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	return pack(version, of, release, out)
+	if err := materials(ctx, version, of, release); err != nil {
+		return err
+	}
+	return pack(bundle.Contents{
+		Dir: release, Version: version, Platform: runtime.GOOS + "/" + runtime.GOARCH, Components: of, Formats: formats(),
+	}, out, key)
 }
 
 func compile(ctx context.Context, p program, dir string) error {
@@ -132,6 +153,12 @@ func compile(ctx context.Context, p program, dir string) error {
 	return nil
 }
 
+// The demo app's image.
+const (
+	demoName    = "docker.io/dcos/hello:0.1"
+	demoArchive = "hello.tar"
+)
+
 func demoImage(ctx context.Context, work, dir string) error {
 	tmp := filepath.Join(work, "demo")
 	if err := os.MkdirAll(tmp, 0o755); err != nil {
@@ -141,21 +168,21 @@ func demoImage(ctx context.Context, work, dir string) error {
 		return err
 	}
 	return images.WriteArchive(images.Spec{
-		Name: "docker.io/dcos/hello:0.1", Program: filepath.Join(tmp, "hello"), Path: "/hello",
+		Name: demoName, Program: filepath.Join(tmp, "hello"), Path: "/hello",
 		User: "65534:65534", Port: "8080/tcp",
-	}, filepath.Join(dir, "hello.tar"))
+	}, filepath.Join(dir, demoArchive))
 }
 
 // pack writes the bundle beside its name and renames it, so that a half
 // written one is never picked up.
-func pack(version string, of map[string]string, release, out string) error {
+func pack(c bundle.Contents, out string, key bundle.Key) error {
 	tmp, err := os.CreateTemp(filepath.Dir(out), ".bundle-")
 	if err != nil {
 		return err
 	}
 	defer os.Remove(tmp.Name())
 	defer tmp.Close()
-	m, err := bundle.Write(tmp, release, version, of)
+	m, err := bundle.Write(tmp, c, &key)
 	if err != nil {
 		return err
 	}
@@ -165,6 +192,6 @@ func pack(version string, of map[string]string, release, out string) error {
 	if err := os.Rename(tmp.Name(), out); err != nil {
 		return err
 	}
-	fmt.Printf("%s  %s\n", m.Release(), out)
+	fmt.Printf("%s  %s  signed by %s\n", m.Release(), out, bundle.KeyID(key.Public().ID()))
 	return nil
 }

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"dcos.example/dcos/installer/bundle/sbom"
 )
 
 // TestSameBytes builds the release again, elsewhere, and compares it with the
@@ -29,8 +31,21 @@ func TestSameBytes(t *testing.T) {
 	}
 	dir := t.TempDir()
 	again := filepath.Join(dir, "again.bundle")
-	if err := build(t.Context(), strings.TrimSpace(string(version)), filepath.Join(dir, "work"), again); err != nil {
+	key, err := signingKey("", os.Getenv)
+	if err != nil {
 		t.Fatal(err)
+	}
+	if err := build(t.Context(), strings.TrimSpace(string(version)), filepath.Join(dir, "work"), again, key); err != nil {
+		t.Fatal(err)
+	}
+	bill, err := os.ReadFile(filepath.Join(dir, "work", "release", sbom.File))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, part := range []string{"pkg:golang/go.etcd.io/etcd/server/v3@", "pkg:golang/github.com/containerd/containerd/v2@", "pkg:golang/stdlib@", "libseccomp", demoName} {
+		if !bytes.Contains(bill, []byte(part)) {
+			t.Errorf("%s is missing in the bill of materials", part)
+		}
 	}
 	got, err := os.ReadFile(again)
 	if err != nil {

@@ -39,6 +39,8 @@ const (
 type Options struct {
 	// Cache is where bundles are unpacked; "" means bundle.CacheDir.
 	Cache string
+	// Trust are the keys whose bundles are taken.
+	Trust bundle.Trust
 	// Open reaches a host; nil means those on this machine only.
 	Open host.Opener
 	// Dial reaches addresses of the cluster; nil means the network.

@@ -166,7 +166,7 @@ func (p *Provider) install(ctx context.Context, h host.Host, n node, owner strin
 // look opens the release and compares the host with what is wanted.
 func (i *installation) look(ctx context.Context) (err error) {
 	i.p.unpack.Lock()
-	i.dir, i.m, err = bundle.Unpack(i.n.bundle, i.p.o.Cache)
+	i.dir, i.m, err = bundle.Unpack(i.n.bundle, i.p.o.Cache, i.p.o.Trust)
 	i.p.unpack.Unlock()
 	if err != nil {
 		return err

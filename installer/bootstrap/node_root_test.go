@@ -48,6 +48,15 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
+// signer signs the bundles of these tests.
+var signer = func() bundle.Key {
+	k, err := bundle.NewKey()
+	if err != nil {
+		panic(err)
+	}
+	return k
+}()
+
 // release packs a program that stays up and one that does not.
 func release(t *testing.T, version string) (path, digest string) {
 	dir := t.TempDir()
@@ -63,7 +72,7 @@ func release(t *testing.T, version string) (path, digest string) {
 		}
 	}
 	var buf bytes.Buffer
-	m, err := bundle.Write(&buf, dir, version, nil)
+	m, err := bundle.Write(&buf, bundle.Contents{Dir: dir, Version: version}, &signer)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,7 +98,7 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{T: t, local: lp, dcos: bootstrap.New(bootstrap.Options{Cache: cache, Poll: 5 * time.Millisecond})}
+	w := &world{T: t, local: lp, dcos: bootstrap.New(bootstrap.Options{Cache: cache, Trust: bundle.TrustKey(signer.Public()), Poll: 5 * time.Millisecond})}
 	t.Cleanup(func() {
 		if err := lp.Destroy(context.Background(), "dct8boot"); err != nil {
 			t.Error(err)

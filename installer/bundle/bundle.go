@@ -3,7 +3,9 @@
 //
 // A bundle is a tar compressed with zstd. Its first entry, manifest.json, names
 // every other file with mode, size and SHA-256; the SHA-256 of that entry is
-// the release's digest. The same files give the same bytes.
+// the release's digest. The second entry is a signature of the first, by a key
+// that whoever uses the bundle must trust. The same files, signed with the same
+// key, give the same bytes.
 package bundle
 
 import (
@@ -17,6 +19,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"syscall"
@@ -40,9 +43,24 @@ const (
 // Manifest says what a release holds.
 type Manifest struct {
 	Version string `json:"version"`
+	// Platform is what its programs run on, as "linux/amd64"; empty: anything.
+	Platform string `json:"platform,omitempty"`
+	// Base is the release that this one was made of by adding files.
+	Base string `json:"base,omitempty"`
 	// Components are the versions of what the release is made of, by name.
 	Components map[string]string `json:"components,omitempty"`
-	Files      []File            `json:"files"` // in path order
+	// Formats are the newest formats that its programs read and write, by what
+	// is kept in them: "config", "checkpoint", "state".
+	Formats map[string]int `json:"formats,omitempty"`
+	// Images are what agents load from archives in ImagesDir, in name order.
+	Images []Image `json:"images,omitempty"`
+	Files  []File  `json:"files"` // in path order
+}
+
+// Image is a container image in a release.
+type Image struct {
+	Name string `json:"name"` // in full: "docker.io/library/nginx:1.27"
+	Path string `json:"path"` // of the archive
 }
 
 // File is one file of a release.
@@ -75,7 +93,7 @@ func (m Manifest) encode() []byte {
 func (m Manifest) check() error {
 	last := ""
 	for _, f := range m.Files {
-		if !filepath.IsLocal(f.Path) || f.Path == ManifestName || f.Path <= last || f.Size < 0 {
+		if !filepath.IsLocal(f.Path) || f.Path == ManifestName || f.Path == SignatureName || f.Path <= last || f.Size < 0 {
 			return fmt.Errorf("bad entry %q", f.Path)
 		}
 		last = f.Path
@@ -103,7 +121,18 @@ func Describe(dir, version string) (Manifest, error) {
 	if err != nil {
 		return m, fault.New("describe release in "+dir, fault.Invalid, err)
 	}
-	slices.SortFunc(m.Files, func(a, b File) int { return bytes.Compare([]byte(a.Path), []byte(b.Path)) })
+	slices.SortFunc(m.Files, byPath)
+	for _, f := range m.Files {
+		if path.Dir(f.Path) != ImagesDir || path.Ext(f.Path) != ".tar" {
+			continue
+		}
+		images, err := describeImage(dir, f.Path)
+		if err != nil {
+			return m, fault.New("describe release in "+dir, fault.Invalid, err)
+		}
+		m.Images = append(m.Images, images...)
+	}
+	slices.SortFunc(m.Images, byName)
 	if err := m.check(); err != nil {
 		return m, fault.New("describe release in "+dir, fault.Invalid, err)
 	}
@@ -132,40 +161,92 @@ func describe(dir, path string) (File, error) {
 	}, err
 }
 
-// Write packs the files below dir into w and returns their manifest.
-func Write(w io.Writer, dir, version string, components map[string]string) (Manifest, error) {
-	m, err := Describe(dir, version)
+func describeImage(dir, path string) ([]Image, error) {
+	f, err := os.Open(filepath.Join(dir, filepath.FromSlash(path)))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	names, err := scanImage(f)
+	if err != nil {
+		return nil, fault.New("read image archive "+path, fault.Invalid, err)
+	}
+	var out []Image
+	for _, n := range names {
+		out = append(out, Image{n, path})
+	}
+	return out, nil
+}
+
+// Contents is what Write packs.
+type Contents struct {
+	Dir string // the files
+	// The rest is as in the manifest.
+	Version, Platform, Base string
+	Components              map[string]string
+	Formats                 map[string]int
+}
+
+// Write packs c into w, signed with key, and returns its manifest. A nil key
+// leaves it unsigned: then nobody takes it before it is signed.
+func Write(w io.Writer, c Contents, key *Key) (Manifest, error) {
+	m, err := Describe(c.Dir, c.Version)
 	if err != nil {
 		return m, err
 	}
-	m.Components = components
+	m.Platform, m.Base, m.Components, m.Formats = c.Platform, c.Base, c.Components, c.Formats
 	op := "write bundle of " + m.Release()
-	// One encoder goroutine: with more, block borders depend on timing.
-	zw, err := zstd.NewWriter(w, zstd.WithEncoderConcurrency(1))
+	p, err := newPacker(w, m, key)
 	if err != nil {
 		return m, fault.New(op, fault.Internal, err)
 	}
-	tw := tar.NewWriter(zw)
-	text := m.encode()
-	if err := entry(tw, ManifestName, 0o644, int64(len(text)), bytes.NewReader(text)); err != nil {
-		return m, fault.New(op, fault.Internal, err)
-	}
 	for _, f := range m.Files {
-		in, err := os.Open(filepath.Join(dir, filepath.FromSlash(f.Path)))
-		if err != nil {
-			return m, fault.New(op, fault.Internal, err)
-		}
-		err = entry(tw, f.Path, int64(f.Mode), f.Size, in)
-		in.Close()
-		if err != nil {
+		if err := p.file(f, c.Dir); err != nil {
 			return m, fault.New(op, fault.Internal, err)
 		}
 	}
-	if err := errors.Join(tw.Close(), zw.Close()); err != nil {
+	if err := p.close(); err != nil {
 		return m, fault.New(op, fault.Internal, err)
 	}
 	return m, nil
 }
+
+// packer writes a bundle; after newPacker come the files, in the manifest's
+// order.
+type packer struct {
+	tar *tar.Writer
+	zst *zstd.Encoder
+}
+
+func newPacker(w io.Writer, m Manifest, key *Key) (packer, error) {
+	// One encoder goroutine: with more, block borders depend on timing.
+	zw, err := zstd.NewWriter(w, zstd.WithEncoderConcurrency(1))
+	if err != nil {
+		return packer{}, err
+	}
+	p := packer{tar.NewWriter(zw), zw}
+	text := m.encode()
+	if err := entry(p.tar, ManifestName, 0o644, int64(len(text)), bytes.NewReader(text)); err != nil {
+		return p, err
+	}
+	if key == nil {
+		return p, nil
+	}
+	sig := key.sign(text, "DC/OS release "+m.Release())
+	return p, entry(p.tar, SignatureName, 0o644, int64(len(sig)), bytes.NewReader(sig))
+}
+
+// file packs one file of the manifest from below dir.
+func (p packer) file(f File, dir string) error {
+	in, err := os.Open(filepath.Join(dir, filepath.FromSlash(f.Path)))
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	return entry(p.tar, f.Path, int64(f.Mode), f.Size, in)
+}
+
+func (p packer) close() error { return errors.Join(p.tar.Close(), p.zst.Close()) }
 
 func entry(tw *tar.Writer, name string, mode, size int64, r io.Reader) error {
 	h := &tar.Header{Name: name, Mode: mode, Size: size, ModTime: time.Unix(0, 0), Format: tar.FormatPAX}
@@ -182,10 +263,12 @@ type reader struct {
 	zr   *zstd.Decoder
 	tar  *tar.Reader
 	m    Manifest
+	sig  Signature
+	next *tar.Header // read already: the first file, when there is no signature
 }
 
-// open reads the manifest of the bundle at path and leaves the reader before
-// the first file.
+// open reads manifest and signature of the bundle at path and leaves the
+// reader before the first file. It believes neither.
 func open(path string) (*reader, error) {
 	op := "read bundle " + path
 	f, err := os.Open(path)
@@ -198,6 +281,14 @@ func open(path string) (*reader, error) {
 		return nil, fault.New(op, fault.Internal, err)
 	}
 	r := &reader{file: f, zr: zr, tar: tar.NewReader(zr)}
+	if err := r.begin(); err != nil {
+		r.close()
+		return nil, fault.New(op, fault.Invalid, fmt.Errorf("not a release bundle: %w", err))
+	}
+	return r, nil
+}
+
+func (r *reader) begin() error {
 	h, err := r.tar.Next()
 	if err == nil && h.Name != ManifestName {
 		err = fmt.Errorf("begins with %q, not with %s", h.Name, ManifestName)
@@ -212,14 +303,38 @@ func open(path string) (*reader, error) {
 	if err == nil {
 		err = r.m.check()
 	}
-	if err == nil && !bytes.Equal(text, r.m.encode()) {
-		err = errors.New("the manifest is not in canonical form")
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(text, r.m.encode()) {
+		return errors.New("the manifest is not in the form that this program knows; a newer dcos-install may know it")
+	}
+	h, err = r.tar.Next()
+	if err == io.EOF && len(r.m.Files) == 0 {
+		return nil
 	}
 	if err != nil {
-		r.close()
-		return nil, fault.New(op, fault.Invalid, fmt.Errorf("not a release bundle: %w", err))
+		return err
 	}
-	return r, nil
+	if h.Name != SignatureName {
+		r.next = h
+		return nil
+	}
+	sig, err := io.ReadAll(io.LimitReader(r.tar, maxSignature))
+	if err != nil {
+		return err
+	}
+	r.sig, err = parseSignature(sig)
+	return err
+}
+
+// entry returns the header of the next file.
+func (r *reader) entry() (*tar.Header, error) {
+	if h := r.next; h != nil {
+		r.next = nil
+		return h, nil
+	}
+	return r.tar.Next()
 }
 
 func (r *reader) close() {
@@ -227,10 +342,23 @@ func (r *reader) close() {
 	r.file.Close()
 }
 
-// ReadManifest returns the manifest of the bundle at path. It reads only the
-// beginning of the file.
-func ReadManifest(path string) (Manifest, error) {
+// openTrusted is open for who is going to use what is in the bundle.
+func openTrusted(path string, t Trust) (*reader, error) {
 	r, err := open(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := t.verify(r.m.encode(), &r.sig); err != nil {
+		r.close()
+		return nil, fault.New("verify bundle "+path, fault.Denied, err)
+	}
+	return r, nil
+}
+
+// ReadManifest returns the manifest of the bundle at path when one of the keys
+// of t has signed it. It reads only the beginning of the file.
+func ReadManifest(path string, t Trust) (Manifest, error) {
+	r, err := openTrusted(path, t)
 	if err != nil {
 		return Manifest{}, err
 	}
@@ -238,11 +366,48 @@ func ReadManifest(path string) (Manifest, error) {
 	return r.m, nil
 }
 
-// Unpack puts the bundle's files into the directory cache/RELEASE, verified,
-// and returns that directory. An unpacked release is left as it is: the
-// directory appears by a rename, when it is whole.
-func Unpack(path, cache string) (string, Manifest, error) {
+// Inspect returns what the bundle at path says of itself. Whether that is true
+// is another question: the signature may be missing, wrong, or of a key that t
+// does not have; the third result says so.
+func Inspect(path string, t Trust) (m Manifest, s Signature, trust error, err error) {
 	r, err := open(path)
+	if err != nil {
+		return Manifest{}, Signature{}, nil, err
+	}
+	defer r.close()
+	if verr := t.verify(r.m.encode(), &r.sig); verr != nil {
+		trust = fault.New("verify bundle "+path, fault.Denied, verr)
+	}
+	return r.m, r.sig, trust, nil
+}
+
+// Verify reads the whole bundle at path and checks its signature and every
+// file in it.
+func Verify(path string, t Trust) (Manifest, Signature, error) {
+	r, err := openTrusted(path, t)
+	if err != nil {
+		return Manifest{}, Signature{}, err
+	}
+	defer r.close()
+	if err := r.each(func(File, io.Reader) error { return nil }); err != nil {
+		return r.m, r.sig, damaged("verify bundle "+path, err)
+	}
+	return r.m, r.sig, nil
+}
+
+func damaged(op string, err error) error {
+	if errors.Is(err, syscall.ENOSPC) {
+		return fault.New(op, fault.Exhausted, err)
+	}
+	return fault.Newf(op, fault.Invalid, "it is damaged or cut off, fetch or build it again: %w", err)
+}
+
+// Unpack puts the files of a bundle that one of the keys of t has signed into
+// the directory cache/RELEASE, verified, and returns that directory. An
+// unpacked release is left as it is: the directory appears by a rename, when it
+// is whole.
+func Unpack(path, cache string, t Trust) (string, Manifest, error) {
+	r, err := openTrusted(path, t)
 	if err != nil {
 		return "", Manifest{}, err
 	}
@@ -261,10 +426,7 @@ func Unpack(path, cache string) (string, Manifest, error) {
 	}
 	defer os.RemoveAll(tmp)
 	if err := r.unpack(tmp); err != nil {
-		if errors.Is(err, syscall.ENOSPC) {
-			return "", r.m, fault.New(op, fault.Exhausted, err)
-		}
-		return "", r.m, fault.Newf(op, fault.Invalid, "it is damaged or cut off, fetch or build it again: %w", err)
+		return "", r.m, damaged(op, err)
 	}
 	if err := os.Chmod(tmp, 0o755); err != nil {
 		return "", r.m, fault.New(op, fault.Internal, err)
@@ -278,40 +440,57 @@ func Unpack(path, cache string) (string, Manifest, error) {
 	return dir, r.m, nil
 }
 
-func (r *reader) unpack(dir string) error {
+// each calls f for every file in order and checks it against the manifest.
+func (r *reader) each(f func(File, io.Reader) error) error {
 	for _, want := range r.m.Files {
-		h, err := r.tar.Next()
+		h, err := r.entry()
 		if err != nil {
 			return fmt.Errorf("%s is missing: %w", want.Path, err)
 		}
 		if h.Name != want.Path || h.Size != want.Size {
 			return fmt.Errorf("found %s of %d bytes where %s of %d belongs", h.Name, h.Size, want.Path, want.Size)
 		}
-		if err := r.extract(filepath.Join(dir, filepath.FromSlash(want.Path)), want); err != nil {
+		sum := sha256.New()
+		in := io.TeeReader(r.tar, sum)
+		if err := f(want, in); err != nil {
 			return err
 		}
+		if _, err := io.Copy(io.Discard, in); err != nil { // what f left
+			return err
+		}
+		if got := hex.EncodeToString(sum.Sum(nil)); got != want.SHA256 {
+			return fmt.Errorf("%s is damaged: its SHA-256 is %s, the manifest says %s", want.Path, got, want.SHA256)
+		}
 	}
-	if h, err := r.tar.Next(); err != io.EOF {
+	if h, err := r.entry(); err != io.EOF {
 		return fmt.Errorf("after the last file: %v, %w", h, err)
 	}
-	return os.WriteFile(filepath.Join(dir, ManifestName), r.m.encode(), 0o644)
+	return nil
 }
 
-func (r *reader) extract(path string, want File) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return err
-	}
-	out, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, want.Mode.Perm())
+func (r *reader) unpack(dir string) error {
+	err := r.each(func(f File, in io.Reader) error {
+		return extract(filepath.Join(dir, filepath.FromSlash(f.Path)), f, in)
+	})
 	if err != nil {
 		return err
 	}
-	h := sha256.New()
-	_, err = io.Copy(io.MultiWriter(out, h), r.tar)
-	if err = errors.Join(err, out.Close()); err != nil {
-		return fmt.Errorf("write %s: %w", want.Path, err)
+	return errors.Join(
+		os.WriteFile(filepath.Join(dir, ManifestName), r.m.encode(), 0o644),
+		os.WriteFile(filepath.Join(dir, SignatureName), r.sig.text, 0o644))
+}
+
+func extract(path string, f File, in io.Reader) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
 	}
-	if got := hex.EncodeToString(h.Sum(nil)); got != want.SHA256 {
-		return fmt.Errorf("%s is damaged: its SHA-256 is %s, the manifest says %s", want.Path, got, want.SHA256)
+	out, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, f.Mode.Perm())
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, in)
+	if err = errors.Join(err, out.Close()); err != nil {
+		return fmt.Errorf("write %s: %w", f.Path, err)
 	}
 	return nil
 }

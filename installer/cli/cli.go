@@ -52,8 +52,9 @@ type App struct {
 	// Leftovers finds what is left of clusters whose state is lost; nil: it
 	// cannot be found.
 	Leftovers func(ProviderOptions) (Leftovers, error)
-	// Bundle finds and reads the release. An empty path: the default place.
-	Bundle func(path string) (string, bundle.Manifest, error)
+	// Bundle finds and reads the release, which must be signed by a key that
+	// counts. An empty path: the default place.
+	Bundle func(path string, t bundle.Trust) (string, bundle.Manifest, error)
 	// Allowed says whether machines of a kind may be made by this process.
 	Allowed func(providerKind string) error
 	// Interrupts delivers the operator's Ctrl-C. The first stops softly.
@@ -64,10 +65,11 @@ type App struct {
 
 // ProviderOptions is what providers need to know of a run.
 type ProviderOptions struct {
-	Kind     string // of the provider block: "local"
-	StateDir string // directory of the stack
-	Dir      string // the provider block's dir; empty: the provider's default
-	Bundle   string // path of the release bundle; empty: nothing will be made
+	Kind     string       // of the provider block: "local"
+	StateDir string       // directory of the stack
+	Dir      string       // the provider block's dir; empty: the provider's default
+	Bundle   string       // path of the release bundle; empty: nothing will be made
+	Trust    bundle.Trust // whose bundles are taken
 }
 
 // run is the state of one command: shared flags and the view.
@@ -79,6 +81,7 @@ type run struct {
 	vars     []string
 	varFiles []string
 	bundle   string
+	trusted  []string // files of public keys
 	state    string
 	cluster  string
 	parallel int
@@ -282,6 +285,7 @@ func (r *run) withVariables(c *cobra.Command) *cobra.Command {
 // withRelease adds the flags of commands that work on machines.
 func (r *run) withRelease(c *cobra.Command) *cobra.Command {
 	c.Flags().StringVar(&r.bundle, "bundle", "", "`path` of the release bundle (default DCOS_BUNDLE, or next to this program)")
+	r.withTrust(c)
 	return r.withParallel(c)
 }
 

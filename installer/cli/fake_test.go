@@ -164,7 +164,7 @@ func app() *cli.App {
 			return w.set(), nil
 		},
 		Leftovers: func(cli.ProviderOptions) (cli.Leftovers, error) { return leftovers{env("WORLD")}, nil },
-		Bundle: func(path string) (string, bundle.Manifest, error) {
+		Bundle: func(path string, _ bundle.Trust) (string, bundle.Manifest, error) {
 			v := env("BUNDLE_VERSION")
 			if v == "" {
 				v = "0.1.0"

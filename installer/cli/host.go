@@ -143,7 +143,11 @@ func (r *run) withHost(name, command string, f func(*session, HostControl, resou
 	if r.app.Hosts == nil {
 		return fault.Newf("control host "+name, fault.Invalid, "provider %s has no power over its hosts", s.meta.Provider)
 	}
-	h, err := r.app.Hosts(ProviderOptions{Kind: s.meta.Provider, StateDir: s.stack.Dir(), Dir: s.meta.Dir, Bundle: s.meta.Bundle})
+	trust, err := r.trust(s.meta)
+	if err != nil {
+		return err
+	}
+	h, err := r.app.Hosts(ProviderOptions{Kind: s.meta.Provider, StateDir: s.stack.Dir(), Dir: s.meta.Dir, Bundle: s.meta.Bundle, Trust: trust})
 	if err != nil {
 		return fmt.Errorf("control host %s: %w", name, err)
 	}

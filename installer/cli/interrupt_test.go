@@ -53,7 +53,7 @@ func interrupted(t *testing.T, dir string, times int, abort func()) (int, string
 	app := &cli.App{
 		Stdin: strings.NewReader(""), Stdout: &stdout, Stderr: stderr, Dir: dir, Interrupts: presses, Abort: abort,
 		Allowed: func(string) error { return nil },
-		Bundle: func(string) (string, bundle.Manifest, error) {
+		Bundle: func(string, bundle.Trust) (string, bundle.Manifest, error) {
 			return "/b", bundle.Manifest{Version: "0.1.0"}, nil
 		},
 		Providers: func(cli.ProviderOptions) (providers.Set, error) {

@@ -45,6 +45,9 @@ type meta struct {
 	AdminUser string `json:"adminUser"`
 	// Bundle is the release of the last apply: starting a host takes it.
 	Bundle string `json:"bundle,omitempty"`
+	// Trust are public keys that were trusted by -trust-key or DCOS_TRUST_KEY
+	// for this cluster's bundles, and still are.
+	Trust []string `json:"trust,omitempty"`
 	// PasswordShown says that the generated password has been shown.
 	PasswordShown bool          `json:"passwordShown,omitempty"`
 	Outputs       []view.Output `json:"outputs,omitempty"`
@@ -109,7 +112,14 @@ func (r *run) open(cluster, dir string, m meta, bundle, command string) (*sessio
 	if m.Outputs == nil {
 		m.Outputs = old.Outputs
 	}
-	set, err := r.app.Providers(ProviderOptions{Kind: m.Provider, StateDir: st.Dir(), Dir: m.Dir, Bundle: bundle})
+	trust, err := r.trust(old)
+	if err != nil {
+		return nil, err
+	}
+	if m.Trust, err = r.remember(old); err != nil {
+		return nil, err
+	}
+	set, err := r.app.Providers(ProviderOptions{Kind: m.Provider, StateDir: st.Dir(), Dir: m.Dir, Bundle: bundle, Trust: trust})
 	if err != nil {
 		return nil, err
 	}
@@ -129,7 +139,15 @@ func (r *run) openInput(in *input, bundle, command string) (*session, error) {
 
 // release reads the bundle and holds it to the version that the file wants.
 func (r *run) release(in *input) (program.Release, error) {
-	path, m, err := r.app.Bundle(r.bundlePath())
+	old, err := readMeta(filepath.Join(r.stateRoot(in.path), in.topology.Cluster.Name))
+	if err != nil {
+		return program.Release{}, err
+	}
+	trust, err := r.trust(old)
+	if err != nil {
+		return program.Release{}, err
+	}
+	path, m, err := r.app.Bundle(r.bundlePath(), trust)
 	if err != nil {
 		return program.Release{}, err
 	}
@@ -172,8 +190,8 @@ func FindBundle(exe string) (string, error) {
 }
 
 // ReadBundle reads the manifest of the bundle at path, or of the one that
-// FindBundle finds.
-func ReadBundle(path string) (string, bundle.Manifest, error) {
+// FindBundle finds. It must be signed by a key of t.
+func ReadBundle(path string, t bundle.Trust) (string, bundle.Manifest, error) {
 	if path == "" {
 		exe, err := os.Executable()
 		if err != nil {
@@ -186,7 +204,7 @@ func ReadBundle(path string) (string, bundle.Manifest, error) {
 	if _, err := os.Stat(path); err != nil {
 		return "", bundle.Manifest{}, fault.New("read the release bundle", fault.Invalid, err)
 	}
-	m, err := bundle.ReadManifest(path)
+	m, err := bundle.ReadManifest(path, t)
 	return path, m, err
 }
 

@@ -54,13 +54,13 @@ func machines(o cli.ProviderOptions) (providers.Set, error) {
 	if err != nil {
 		return nil, err
 	}
-	return providers.Set{"local": p, "dcos": bootstrap.New(bootstrap.Options{})}, nil
+	return providers.Set{"local": p, "dcos": bootstrap.New(bootstrap.Options{Trust: o.Trust})}, nil
 }
 
 func localProvider(o cli.ProviderOptions) (*local.Provider, error) {
 	var initProgram string
 	if o.Bundle != "" {
-		release, _, err := bundle.Unpack(o.Bundle, bundle.CacheDir)
+		release, _, err := bundle.Unpack(o.Bundle, bundle.CacheDir, o.Trust)
 		if err != nil {
 			return nil, err
 		}
