@@ -107,7 +107,7 @@ func newMaster(t *testing.T, n int, m *etcd.Member, src source, to string, other
 	}
 	var ticks atomic.Int64 // so that each backup has a name of its own
 	s, err := backup.New(backup.Config{
-		Now: func() time.Time { return time.Now().Add(time.Duration(ticks.Add(1)) * time.Second) },
+		Now:     func() time.Time { return time.Now().Add(time.Duration(ticks.Add(1)) * time.Second) },
 		Cluster: config.Cluster{ID: "c0ffee00-aaaa", Name: "prod", Release: "0.1.0"}, Host: config.Host{Name: all[n-1].Name, Addr: all[n-1].Addr},
 		Backup: b, Work: filepath.Join(root, "w"), Root: root, Store: src, Deposit: deposit.New(etcd.New(m.Client()), sealKey, "c0ffee00-aaaa"),
 		Masters: func() []config.Member { return all }, Peers: others, Log: slog.New(slog.DiscardHandler),
@@ -239,7 +239,7 @@ func TestBackup(t *testing.T) {
 		}
 	})
 	t.Run("a foreign entry is refused", func(t *testing.T) {
-		r := httptest.NewRequestWithContext(t.Context(), "PUT", "/backups/local/"+e.ID, strings.NewReader("x"))
+		r := httptest.NewRequestWithContext(t.Context(), "PUT", "/backup-copies/"+e.ID, strings.NewReader("x"))
 		r.Header.Set("Dcos-Backup-Entry", `{"id":"`+e.ID+`","cluster_id":"another"}`)
 		w := httptest.NewRecorder()
 		m2.Handler().ServeHTTP(w, r)

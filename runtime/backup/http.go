@@ -22,7 +22,7 @@ type Overview struct {
 	Silent  []string        `json:"silent,omitempty"` // masters that did not say what they have
 }
 
-// Handler answers the backup API below Path. It is for callers who are masters:
+// Handler answers Path, CopiesPath and what is below. It is for callers who are masters:
 // the gateway decides which people may ask, and sends them to the leader.
 func (s *Service) Handler() http.Handler {
 	mux := http.NewServeMux()
@@ -43,7 +43,7 @@ func (s *Service) Handler() http.Handler {
 		f, err := s.open(r.Context(), r.PathValue("id"))
 		send(w, r.PathValue("id"), f, err)
 	})
-	mux.HandleFunc("GET "+localPath, func(w http.ResponseWriter, r *http.Request) {
+	mux.HandleFunc("GET "+CopiesPath, func(w http.ResponseWriter, r *http.Request) {
 		es, err := s.dir.List(r.Context())
 		if err != nil {
 			refuse(w, err)
@@ -54,11 +54,11 @@ func (s *Service) Handler() http.Handler {
 		}
 		writeJSON(w, http.StatusOK, es)
 	})
-	mux.HandleFunc("GET "+localPath+"/{id}", func(w http.ResponseWriter, r *http.Request) {
+	mux.HandleFunc("GET "+CopiesPath+"/{id}", func(w http.ResponseWriter, r *http.Request) {
 		f, err := s.dir.Open(r.Context(), r.PathValue("id"))
 		send(w, r.PathValue("id"), f, err)
 	})
-	mux.HandleFunc("PUT "+localPath+"/{id}", s.take)
+	mux.HandleFunc("PUT "+CopiesPath+"/{id}", s.take)
 	return mux
 }
 

@@ -20,11 +20,11 @@ import (
 	"dcos.example/dcos/runtime/fault"
 )
 
-// Paths of the API on the masters' port. Those below local are about this
-// master's own directory, and for other masters only.
+// Paths of the API on the masters' port. Those of copies are about this master's
+// own directory, and for other masters only.
 const (
-	Path      = "/backups"
-	localPath = Path + "/local"
+	Path       = "/backups"
+	CopiesPath = "/backup-copies"
 
 	entryHeader = "Dcos-Backup-Entry"
 )
@@ -76,7 +76,7 @@ func (s *Service) copyToPeers(ctx context.Context, e archive.Entry, file string)
 			if err == nil {
 				defer f.Close()
 				var resp *http.Response
-				if resp, err = s.ask(ctx, http.MethodPut, m, localPath+"/"+e.ID, f, string(entry)); err == nil {
+				if resp, err = s.ask(ctx, http.MethodPut, m, CopiesPath+"/"+e.ID, f, string(entry)); err == nil {
 					err = resp.Body.Close()
 				}
 			}
@@ -142,7 +142,7 @@ func (s *Service) List(ctx context.Context) ([]archive.Entry, []string, error) {
 func (s *Service) listOn(ctx context.Context, m config.Member) ([]archive.Entry, error) {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
-	resp, err := s.ask(ctx, http.MethodGet, m, localPath, nil, "")
+	resp, err := s.ask(ctx, http.MethodGet, m, CopiesPath, nil, "")
 	if err != nil {
 		return nil, err
 	}
@@ -159,7 +159,7 @@ func (s *Service) open(ctx context.Context, id string) (io.ReadCloser, error) {
 		return r, err
 	}
 	for _, m := range s.others() {
-		if resp, aerr := s.ask(ctx, http.MethodGet, m, localPath+"/"+id, nil, ""); aerr == nil {
+		if resp, aerr := s.ask(ctx, http.MethodGet, m, CopiesPath+"/"+id, nil, ""); aerr == nil {
 			return resp.Body, nil
 		} else if !fault.Is(aerr, fault.NotFound) {
 			err = errors.Join(err, aerr)

@@ -53,6 +53,11 @@ type Config struct {
 	DNS  http.Handler // Mesos-DNS API: /v1/…
 	VIPs http.Handler // GET /v1/vips
 
+	// Admin is the user who may use what the table keeps for admins; empty:
+	// nobody.
+	Admin   string
+	Deposit http.Handler // the installer's state
+
 	// Components of the release and their versions, as /pkgpanda shows them.
 	Components map[string]string
 	Log        *slog.Logger
@@ -117,6 +122,10 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w = g.audit(w, r, uid)
+	if row.access == admins && uid != g.cfg.Admin {
+		g.refuse(w, r, http.StatusForbidden, "Only the cluster's administrator may do this.")
+		return
+	}
 	row.handler.ServeHTTP(w, r)
 }
 

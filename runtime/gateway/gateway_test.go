@@ -88,6 +88,8 @@ func newFront(t *testing.T) *front {
 			fmt.Fprint(w, "dns ", r.URL.Path, r.Header.Get("Authorization"))
 		}),
 		VIPs:       http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "vips ", r.URL.Path) }),
+		Admin:      "admin",
+		Deposit:    http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "state ", r.Method) }),
 		Components: map[string]string{"mesos": "1.11", "marathon": "1.11"},
 		Log:        slog.New(slog.DiscardHandler),
 	}
@@ -219,6 +221,38 @@ func TestFrontDoorGolden(t *testing.T) {
 	}
 }
 
+// What is kept for the administrator is not for other users, nor to be reached
+// by another way.
+func TestAdmins(t *testing.T) {
+	f := newFront(t)
+	f.net["198.19.50.1:5050"] = echo("master")
+	create := f.ask(t, "PUT", "/acs/api/v1/users/ann", strings.NewReader(`{"password":"long enough"}`), append(f.auth(), "Content-Type", "application/json")...)
+	if create.StatusCode != 201 {
+		t.Fatal(create.Status, text(t, create))
+	}
+	ann, err := f.ids.Login(t.Context(), "ann", "long enough", "198.19.50.9")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{
+		"/system/v1/backups":         `master POST /backups host=198.19.50.1:5050 auth="" cookie="" prefix="/system/v1" body=""`,
+		"/system/v1/backups/x":       `master POST /backups/x host=198.19.50.1:5050 auth="" cookie="" prefix="/system/v1" body=""`,
+		"/system/v1/installer-state": "state POST",
+	} {
+		if resp := f.ask(t, "POST", path, nil, f.auth()...); text(t, resp) != want {
+			t.Errorf("%s: %s", path, resp.Status)
+		}
+		if resp := f.ask(t, "POST", path, nil, "Authorization", "token="+ann); resp.StatusCode != 403 {
+			t.Errorf("%s as another user: %s", path, resp.Status)
+		}
+	}
+	for _, path := range []string{"/mesos/backups", "/mesos/backups/x", "/mesos//backups", "/mesos/%62ackups", "/mesos/backup-copies/x", "/mesos/membership/leave", "/mesos/backups%2Fx"} {
+		if resp := f.ask(t, "GET", path, nil, f.auth()...); resp.StatusCode != 404 {
+			t.Errorf("%s: %s", path, resp.Status)
+		}
+	}
+}
+
 // Everything that is not meant for everyone is a 401 without a token, also
 // what does not exist and however the path is spelled.
 func TestTokenNeeded(t *testing.T) {
@@ -226,6 +260,7 @@ func TestTokenNeeded(t *testing.T) {
 	for _, path := range []string{
 		"/mesos/state", "/mesos/api/v1", "/service/marathon/v2/apps", "/marathon/v2/apps", "/service/web/", "/agent/agent-1/state", "/slave/agent-1/state",
 		"/acs/api/v1/users", "/acs/api/v1/users/admin", "/acs/api/v1/auth", "/metadata", "/pkgpanda/active.buildinfo.full.json", "/mesos_dns/v1/version", "/net/v1/nodes", "/net/v1/vips", "/net/x",
+		"/system/v1/backups", "/system/v1/backups/x", "/system/v1/installer-state", "/system/v1/x",
 		"/nothing", "//", "//mesos/state", "/mesos//state", "/acs/api/v1//users", "/login/x", "/service//x",
 	} {
 		resp := f.ask(t, "GET", path, nil)

@@ -11,6 +11,7 @@ import (
 	"net/http/httputil"
 	"net/netip"
 	"net/url"
+	"path"
 	"strings"
 	"sync"
 	"syscall"
@@ -19,6 +20,25 @@ import (
 	"dcos.example/dcos/runtime/fault"
 	"dcos.example/dcos/runtime/gateway/route"
 )
+
+// mastersOnly are the paths of the masters' port by which masters speak with
+// each other. A row of the table may lead to them; that a user may use the
+// Mesos API says nothing.
+var mastersOnly = []string{"/backups", "/backup-copies", "/membership"}
+
+// exceptMastersOnly guards a row that passes whole trees on to masters.
+func (g *Gateway) exceptMastersOnly(prefix string, h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		rest := path.Clean("/" + strings.TrimPrefix(r.URL.Path, prefix))
+		for _, p := range mastersOnly {
+			if rest == p || strings.HasPrefix(rest, p+"/") {
+				g.notFound(w, r)
+				return
+			}
+		}
+		h.ServeHTTP(w, r)
+	})
+}
 
 // proxyToMaster passes requests below prefix to a port of the leading master.
 func (g *Gateway) proxyToMaster(prefix string, port int) http.Handler {
@@ -50,7 +70,7 @@ func (g *Gateway) proxyToApp(w http.ResponseWriter, r *http.Request, t route.Tar
 }
 
 func (g *Gateway) proxy(w http.ResponseWriter, r *http.Request, via http.RoundTripper, t route.Target, component bool) {
-	path, err := url.PathUnescape(t.Path)
+	plain, err := url.PathUnescape(t.Path)
 	if err != nil {
 		g.refuse(w, r, http.StatusBadRequest, "The path cannot be read.")
 		return
@@ -61,7 +81,7 @@ func (g *Gateway) proxy(w http.ResponseWriter, r *http.Request, via http.RoundTr
 		BufferPool:    g.buffers,
 		ErrorLog:      slog.NewLogLogger(g.cfg.Log.Handler(), slog.LevelDebug),
 		Rewrite: func(pr *httputil.ProxyRequest) {
-			pr.Out.URL = &url.URL{Scheme: t.Scheme, Host: t.Host, Path: path, RawPath: t.Path, RawQuery: pr.In.URL.RawQuery}
+			pr.Out.URL = &url.URL{Scheme: t.Scheme, Host: t.Host, Path: plain, RawPath: t.Path, RawQuery: pr.In.URL.RawQuery}
 			pr.Out.Host = pr.In.Host
 			if component {
 				pr.Out.Host = t.Host

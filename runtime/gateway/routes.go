@@ -22,9 +22,10 @@ type access uint8
 const (
 	everyone access = iota // also callers without a token
 	users                  // any user of the cluster
+	admins                 // the cluster's administrator
 )
 
-func (a access) String() string { return [...]string{"everyone", "users"}[a] }
+func (a access) String() string { return [...]string{"everyone", "users", "admins"}[a] }
 
 // row is one line of the table. A path that ends in "/" stands for all below
 // it; of several rows that fit the longest counts.
@@ -57,7 +58,7 @@ func (g *Gateway) frontDoor() []row {
 		{"/metadata", users, "cluster id", fn(g.metadata)},
 		{"/pkgpanda/active.buildinfo.full.json", users, "components", fn(g.components)},
 		{"/mesos", everyone, "301 /mesos/", redirect(http.StatusMovedPermanently)},
-		{"/mesos/", users, "leader :5050", master("/mesos", config.PortMaster)},
+		{"/mesos/", users, "leader :5050", g.exceptMastersOnly("/mesos", master("/mesos", config.PortMaster))},
 		{"/marathon", everyone, "307 /marathon/", redirect(http.StatusTemporaryRedirect)},
 		{"/marathon/", users, "leader :8080", master("/marathon", config.PortOrchestrator)},
 		{"/service/marathon", everyone, "301 /service/marathon/", redirect(http.StatusMovedPermanently)},
@@ -70,6 +71,9 @@ func (g *Gateway) frontDoor() []row {
 		{"/net", everyone, "301 /net/", redirect(http.StatusMovedPermanently)},
 		{"/net/v1/nodes", users, "hosts", fn(g.nodes)},
 		{"/net/v1/vips", users, "VIPs", g.stripped("/net", g.cfg.VIPs)},
+		{"/system/v1/backups", admins, "leader :5050", master("/system/v1", config.PortMaster)},
+		{"/system/v1/backups/", admins, "leader :5050", master("/system/v1", config.PortMaster)},
+		{"/system/v1/installer-state", admins, "the installer's state", g.cfg.Deposit},
 	}
 	for i := range rows {
 		if rows[i].handler == nil {
