@@ -94,10 +94,15 @@ func (t *Trust) Add(text []byte, from string) error {
 	if err := k.UnmarshalText(bytes.TrimSpace(text)); err != nil {
 		return fault.Newf("read trusted key "+from, fault.Invalid, "it is no minisign public key: %w", err)
 	}
+	t.AddKey(k, from)
+	return nil
+}
+
+// AddKey is Add for a key that was read already.
+func (t *Trust) AddKey(k minisign.PublicKey, from string) {
 	if !slices.ContainsFunc(t.keys, func(o trusted) bool { return o.key.Equal(k) }) {
 		t.keys = append(t.keys, trusted{k, from})
 	}
-	return nil
 }
 
 // String lists the keys, for messages.

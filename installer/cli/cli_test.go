@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
@@ -31,10 +32,12 @@ func params() testscript.Params {
 	return testscript.Params{
 		UpdateScripts:       *update,
 		RequireExplicitExec: true,
-		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "nosecret": noSecret},
+		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "nosecret": noSecret, "mkbundle": mkBundle, "mkimage": mkImage},
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("WORLD", e.WorkDir+"/world")
 			e.Setenv("HOME", e.WorkDir)
+			// A day that is neither today nor, should midnight pass, tomorrow.
+			e.Setenv("OTHER_DAY", time.Now().AddDate(0, 0, 3).Format("Mon"))
 			return nil
 		},
 	}
