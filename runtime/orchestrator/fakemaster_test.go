@@ -39,7 +39,9 @@ type master struct {
 	calls      map[scheduler.Call_Type]int
 	hold       func(*mesos.TaskInfo) bool // tasks that stay staging
 	launched   []*mesos.TaskInfo
-	biggest    int // most tasks in one ACCEPT
+	biggest    int          // most tasks in one ACCEPT
+	ended      func(*mtask) // called when a task has ended, with mu held
+	asked      int          // inverse offers made
 }
 
 type agent struct {
@@ -49,6 +51,8 @@ type agent struct {
 	offered  bool
 	filtered bool
 	away     bool
+	drain    string // the inverse offer that asks for it; "": it is not drained
+	since    time.Time
 }
 
 type mtask struct {
@@ -153,6 +157,13 @@ func (m *master) subscribe(w http.ResponseWriter, r *http.Request, s *scheduler.
 		FrameworkId: info.Id, HeartbeatIntervalSeconds: proto.Float64(15),
 		MasterInfo: &mesos.MasterInfo{Id: proto.String("m"), Ip: proto.Uint32(0), Port: proto.Uint32(5050), Hostname: proto.String("master")},
 	}})
+	m.mu.Lock()
+	for _, a := range m.agents {
+		if a.drain != "" && m.stream == stream {
+			m.ask(a)
+		}
+	}
+	m.mu.Unlock()
 	beat := time.NewTicker(15 * time.Second)
 	defer beat.Stop()
 	for {
@@ -239,7 +250,7 @@ func (m *master) allocate() {
 	}
 	var offers []*mesos.Offer
 	for _, a := range m.agents {
-		if a.offered || a.filtered || a.away || a.free.Scalar(resource.CPUs) <= 0 {
+		if a.offered || a.filtered || a.away || a.drain != "" || a.free.Scalar(resource.CPUs) <= 0 {
 			continue
 		}
 		m.nextOffer++
@@ -260,7 +271,13 @@ func (m *master) allocate() {
 func (m *master) accept(c *scheduler.Call_Accept) {
 	a := m.offers[c.GetOfferIds()[0].GetValue()]
 	if a == nil {
-		m.t.Errorf("accept of an unknown offer %v", c.GetOfferIds())
+		for _, op := range c.GetOperations() { // rescinded on the way
+			for _, info := range op.GetLaunch().GetTaskInfos() {
+				m.emit(&scheduler.Event{Type: scheduler.Event_UPDATE.Enum(), Update: &scheduler.Event_Update{Status: &mesos.TaskStatus{
+					TaskId: info.GetTaskId(), State: task.Dropped.Enum(), AgentId: info.GetAgentId(), Reason: mesos.TaskStatus_REASON_INVALID_OFFERS.Enum(),
+				}}})
+			}
+		}
 		return
 	}
 	m.giveBack(c.GetOfferIds()[0].GetValue(), true)
@@ -297,6 +314,9 @@ func (m *master) report(t *mtask, s mesos.TaskState, healthy *bool, text string)
 	}}})
 	if task.Terminal(s) {
 		delete(m.tasks, t.info.GetTaskId().GetValue())
+		if m.ended != nil {
+			m.ended(t)
+		}
 		t.agent.free = t.agent.free.Add(t.res)
 		t.agent.filtered = false
 		m.allocate()
@@ -341,4 +361,50 @@ func (m *master) called(t scheduler.Call_Type) int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.calls[t]
+}
+
+// ask makes the inverse offer for an agent.
+func (m *master) ask(a *agent) {
+	m.asked++
+	a.drain = fmt.Sprintf("I%06d", m.asked)
+	m.emit(&scheduler.Event{Type: scheduler.Event_INVERSE_OFFERS.Enum(), InverseOffers: &scheduler.Event_InverseOffers{InverseOffers: []*mesos.InverseOffer{{
+		Id: &mesos.OfferID{Value: proto.String(a.drain)}, FrameworkId: m.framework.GetId(), AgentId: &mesos.AgentID{Value: &a.id},
+		Unavailability: &mesos.Unavailability{Start: &mesos.TimeInfo{Nanoseconds: proto.Int64(a.since.UnixNano())}},
+	}}}})
+}
+
+// drain begins a drain of the agent on host.
+func (m *master) drain(host string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, a := range m.agents {
+		if a.host != host || a.drain != "" {
+			continue
+		}
+		for id, of := range m.offers {
+			if of == a {
+				m.giveBack(id, false)
+				m.emit(&scheduler.Event{Type: scheduler.Event_RESCIND.Enum(), Rescind: &scheduler.Event_Rescind{OfferId: &mesos.OfferID{Value: proto.String(id)}}})
+			}
+		}
+		a.drain, a.since = "asked when somebody listens", time.Now()
+		if m.stream != nil {
+			m.ask(a)
+		}
+	}
+}
+
+// undrain ends it.
+func (m *master) undrain(host string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, a := range m.agents {
+		if a.host == host && a.drain != "" {
+			m.emit(&scheduler.Event{Type: scheduler.Event_RESCIND_INVERSE_OFFER.Enum(), RescindInverseOffer: &scheduler.Event_RescindInverseOffer{
+				InverseOfferId: &mesos.OfferID{Value: proto.String(a.drain)},
+			}})
+			a.drain = ""
+			m.allocate()
+		}
+	}
 }

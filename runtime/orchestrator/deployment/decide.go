@@ -23,6 +23,7 @@ type Instance struct {
 	Condition Condition
 	Ready     bool   // running, healthy if that is checked, and ready if that is
 	Killing   bool   // asked to stop, and still there
+	Sick      bool   // not ready any more, after it was
 	Since     int64  // when it was launched, in any unit
 	Spread    string // its value of the app's GROUP_BY constraint
 }
@@ -34,6 +35,7 @@ type View struct {
 	MinHealth   float64 // share of Target that must stay ready while replacing
 	MaxOver     float64 // share of Target by which there may be more while replacing
 	OldestFirst bool    // which of equals to give up
+	Stuck       bool    // what Move wants to launch has found no place for long
 	Old         []Instance
 	Current     []Instance
 }
@@ -131,6 +133,56 @@ func Replace(v View) Decision {
 	room := capacity - len(v.Old) - len(v.Current)
 	d.Launch = max(0, min(v.Target-living(v.Current), room))
 	d.Done = len(v.Old) == 0 && len(v.Current) == v.Target && allReady(v.Current)
+	return d
+}
+
+// Move decides how instances leave agents that are being drained, within the
+// bounds of a replacement. Old are those that have to leave, Current are
+// elsewhere; configurations do not matter. Where there may be more instances
+// than the target, each that leaves is given up once the one for it is ready.
+// Where there may not, or when no place is found for the new ones, as many are
+// given up first as the bounds allow.
+func Move(v View) Decision {
+	minReady, capacity := v.bounds()
+	var d Decision
+	spare := -minReady
+	for _, i := range slices.Concat(v.Old, v.Current) {
+		if i.Ready && !i.Killing {
+			spare++
+		}
+	}
+	if capacity > v.Target && !v.Stuck {
+		// Nobody waits for those that fell ill or are away.
+		keep := v.Target
+		for _, i := range v.Current {
+			if (i.Sick || i.Condition == Unreachable) && !i.Ready && !i.Killing {
+				keep--
+			}
+		}
+		spare = min(spare, spare+minReady-keep)
+	}
+	give := func(i Instance) {
+		if i.Ready {
+			spare--
+		}
+		d.Kill = append(d.Kill, i.ID)
+	}
+	for _, i := range v.order(v.Old) {
+		if !i.Ready || spare > 0 {
+			give(i)
+		}
+	}
+	surplus := living(v.Current) - v.Target
+	for _, i := range v.order(v.Current) {
+		if surplus > 0 && (!i.Ready || spare > 0) {
+			give(i)
+			surplus--
+		}
+	}
+	room := capacity - len(v.Old) - len(v.Current)
+	d.Launch = max(0, min(v.Target-living(v.Current), room))
+	all := slices.Concat(v.Old, v.Current)
+	d.Done = len(all) == v.Target && allReady(all)
 	return d
 }
 

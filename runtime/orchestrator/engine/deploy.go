@@ -188,15 +188,16 @@ func (e *Engine) evaluate(a *app, now time.Time) {
 			return
 		}
 		start := time.Now()
-		d = e.decide(a)
+		d = e.decide(a, now)
 		a.rested = start.Add((rest + 1) * time.Since(start))
 	}
 	for _, id := range d.Kill {
 		if i := a.instances[id]; i != nil {
-			e.kill(i, why(a.mode))
+			e.kill(i, why(a.mode, i))
 		}
 	}
 	e.setWant(a, d.Launch, now)
+	e.watchMove(a, now)
 	if a.active != nil && len(a.active.ReadinessChecks) > 0 {
 		e.probe(a)
 	}
@@ -216,6 +217,8 @@ func (e *Engine) quick(a *app) (deployment.Decision, bool) {
 	case a.active == nil:
 		all := a.old.Plus(a.current)
 		return deployment.Decision{Done: all.Total == 0}, all.Living == 0
+	case a.leaving > 0:
+		return deployment.Decision{}, false
 	case a.mode == replacing:
 		return deployment.QuickReplace(bounds(a.active), a.old, a.current)
 	default:
@@ -224,14 +227,24 @@ func (e *Engine) quick(a *app) (deployment.Decision, bool) {
 }
 
 // decide decides from the list of instances.
-func (e *Engine) decide(a *app) deployment.Decision {
+func (e *Engine) decide(a *app, now time.Time) deployment.Decision {
 	switch {
 	case a.active == nil:
-		return deployment.End(a.view())
+		return deployment.End(a.view(isOld))
 	case a.mode == replacing:
-		return deployment.Replace(a.view())
+		v := a.view(isOld)
+		d := deployment.Replace(v)
+		if a.leaving > 0 && a.leaving == len(v.Old) {
+			// Nothing but moving is left; that goes on without the deployment.
+			d.Done = d.Done || deployment.Resize(v).Done
+		}
+		return d
+	case a.leaving > 0:
+		v := a.view(func(i *instance) bool { return i.left })
+		v.Stuck = a.stuck(now)
+		return deployment.Move(v)
 	default:
-		return deployment.Resize(a.view())
+		return deployment.Resize(a.view(isOld))
 	}
 }
 
@@ -242,7 +255,14 @@ func bounds(def *marathon.App) deployment.View {
 	}
 }
 
-func why(m mode) string {
+func isOld(i *instance) bool { return i.isOld }
+
+func why(m mode, i *instance) string {
+	switch {
+	case m == ending:
+	case i.left:
+		return "its agent is to be unavailable"
+	}
 	switch m {
 	case replacing:
 		return "another version replaces it"
@@ -252,8 +272,9 @@ func why(m mode) string {
 	return "there are more instances than wanted"
 }
 
-// view is what the decider sees of an app.
-func (a *app) view() deployment.View {
+// view is what the decider sees of an app, with the instances that old picks
+// as those to be replaced.
+func (a *app) view(old func(*instance) bool) deployment.View {
 	v := deployment.View{}
 	if a.active != nil {
 		v = bounds(a.active)
@@ -264,12 +285,12 @@ func (a *app) view() deployment.View {
 		}
 		in := deployment.Instance{
 			ID: i.rec.ID, Condition: i.condition(), Ready: i.ready(a.active), Killing: i.stopping(),
-			Since: i.rec.Launched.UnixNano(),
+			Since: i.rec.Launched.UnixNano(), Sick: i.st.Health.Known && !i.st.Health.Alive && !i.st.Health.FirstSuccess.IsZero(),
 		}
 		if a.active != nil {
 			in.Spread = launch.Spread(a.active.Constraints, i.rec.Place)
 		}
-		if !i.isOld {
+		if !old(i) {
 			v.Current = append(v.Current, in)
 		} else {
 			v.Old = append(v.Old, in)

@@ -80,7 +80,8 @@ type Engine struct {
 	dirty       map[spec.AppID]struct{}
 	later       []spec.AppID // dirty again after this turn
 	offers      map[string]*heldOffer
-	wants       map[spec.AppID]*app // that have instances to launch
+	departures  map[string]*departure // by agent
+	wants       map[spec.AppID]*app   // that have instances to launch
 	flow        flow
 	timers      timers
 	lookAt      time.Time // when to look again at the latest; of one turn
@@ -97,7 +98,7 @@ func New(cfg Config) *Engine {
 		tree: spec.NewTree(), apps: map[spec.AppID]*app{}, history: history{},
 		instances: map[string]*instance{}, tasks: map[string]*instance{},
 		deployments: map[string]*running{}, lockedBy: map[spec.AppID]string{}, dirty: map[spec.AppID]struct{}{},
-		offers: map[string]*heldOffer{}, wants: map[spec.AppID]*app{},
+		offers: map[string]*heldOffer{}, wants: map[spec.AppID]*app{}, departures: map[string]*departure{},
 	}
 }
 
@@ -150,6 +151,7 @@ func (e *Engine) info() *mesos.FrameworkInfo {
 		User: proto.String("root"), Name: proto.String(FrameworkName), Roles: []string{e.cfg.Policy.Role},
 		FailoverTimeout: proto.Float64(failoverTimeout.Seconds()), Checkpoint: proto.Bool(true),
 	}
+	info.Labels = &mesos.Labels{Labels: []*mesos.Label{{Key: proto.String(wire.LabelMovesTasks), Value: proto.String("true")}}}
 	if e.cfg.Hostname != "" {
 		info.Hostname = proto.String(e.cfg.Hostname)
 	}
@@ -183,15 +185,9 @@ func (e *Engine) handle(_ context.Context, ev *scheduler.Event) {
 	case scheduler.Event_UPDATE:
 		e.update(ev.GetUpdate().GetStatus())
 	case scheduler.Event_INVERSE_OFFERS:
-		var ids []*mesos.OfferID
-		for _, o := range ev.GetInverseOffers().GetInverseOffers() {
-			ids = append(ids, o.GetId())
-		}
-		// Apps move when the agent is drained; there is no reason to object.
-		e.call(&scheduler.Call{
-			Type:                scheduler.Call_ACCEPT_INVERSE_OFFERS.Enum(),
-			AcceptInverseOffers: &scheduler.Call_AcceptInverseOffers{InverseOfferIds: ids},
-		})
+		e.asked(ev.GetInverseOffers().GetInverseOffers(), time.Now())
+	case scheduler.Event_RESCIND_INVERSE_OFFER:
+		e.askedNoMore(ev.GetRescindInverseOffer().GetInverseOfferId().GetValue())
 	case scheduler.Event_MESSAGE:
 		m := ev.GetMessage()
 		e.publish("framework_message_event", event.Fields{
@@ -218,6 +214,7 @@ func (e *Engine) subscribed(s *scheduler.Event_Subscribed) {
 	}
 	clear(e.offers)
 	e.flow = flow{epoch: e.flow.epoch + 1, connected: true}
+	e.confirmDepartures()
 	e.reconcile()
 	for _, i := range e.instances {
 		if i.stopping() {

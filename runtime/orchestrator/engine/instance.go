@@ -35,6 +35,8 @@ type app struct {
 	counts      marathon.Counts
 	old         deployment.Tally // instances of other configurations than active's
 	current     deployment.Tally // instances of active's
+	leaving     int              // instances on agents to be unavailable
+	moveCheck   time.Time        // when it is looked at whether replacements found no place
 	rested      time.Time        // the next decision that costs much is made no sooner
 	lastFailure *marathon.TaskFailure
 	delay       launch.Delay
@@ -62,6 +64,7 @@ type instance struct {
 	counted  marathon.Counts  // its part of the app's counts
 	tallied  deployment.Tally // and of its tallies
 	isOld    bool             // which of the two
+	left     bool             // counts as leaving
 }
 
 func (i *instance) state() mesos.TaskState {
@@ -149,6 +152,10 @@ func (e *Engine) count(i *instance) {
 func (a *app) tally(i *instance) {
 	a.untally(i)
 	i.isOld = a.active == nil || i.rec.Config != a.active.VersionInfo.LastConfigChangeAt
+	if i.rec.Leaving && i.state() != task.Unreachable { // who is away leaves when back
+		i.left, i.isOld = true, true
+		a.leaving++
+	}
 	if i.inactive && a.active != nil {
 		return // it is being replaced
 	}
@@ -167,6 +174,10 @@ func (a *app) untally(i *instance) {
 	t := a.part(i)
 	*t = t.Plus(deployment.Tally{Total: -i.tallied.Total, Living: -i.tallied.Living, Ready: -i.tallied.Ready})
 	i.tallied = deployment.Tally{}
+	if i.left {
+		i.left = false
+		a.leaving--
+	}
 }
 
 func (a *app) part(i *instance) *deployment.Tally {
@@ -337,7 +348,9 @@ func (e *Engine) ended(i *instance, s *mesos.TaskStatus, now time.Time) {
 	}
 	failed := unhealthy
 	switch state {
-	case task.Failed, task.Error, task.Finished, task.Gone, task.Dropped, task.Lost:
+	case task.Dropped: // its agent may have begun to leave before it got there
+		failed = !i.stopping() && !e.departs(i.rec.Agent)
+	case task.Failed, task.Error, task.Finished, task.Gone, task.Lost:
 		failed = failed || !i.stopping()
 	case task.Killed:
 	}

@@ -88,6 +88,10 @@ func (e *Engine) offered(offers []*mesos.Offer) {
 			e.decline([]*mesos.OfferID{p.GetId()})
 			continue
 		}
+		if unavailable(p.GetUnavailability(), now) || e.departs(o.Agent) {
+			e.decline([]*mesos.OfferID{p.GetId()})
+			continue
+		}
 		e.offers[o.ID] = &heldOffer{o, now}
 	}
 }
@@ -164,7 +168,7 @@ func (e *Engine) launchable(now time.Time) ([]launch.Want, []*app) {
 		wants[n] = launch.Want{App: a.active, Count: a.queue.want, OnAgent: a.onAgent}
 		if len(a.active.Constraints) > 0 {
 			for _, i := range a.instances {
-				if i.rec.Config == a.active.VersionInfo.LastConfigChangeAt && !i.inactive {
+				if i.rec.Config == a.active.VersionInfo.LastConfigChangeAt && !i.inactive && !i.left {
 					wants[n].Placed = append(wants[n].Placed, i.rec.Place)
 				}
 			}
@@ -180,7 +184,7 @@ func (e *Engine) launch(a *app, o launch.Offer, l launch.Launch, now time.Time) 
 	i := &instance{rec: instanceRecord{
 		ID: id, Task: taskID, App: a.id, Version: a.active.Version, Config: a.active.VersionInfo.LastConfigChangeAt,
 		Agent: o.Agent, Place: place, Launched: now,
-		HostPorts: l.HostPorts, Ports: launch.Reached(a.active, l.HostPorts),
+		HostPorts: l.HostPorts, Leaving: e.departs(o.Agent), Ports: launch.Reached(a.active, l.HostPorts),
 	}}
 	e.index(i)
 	e.put(kindInstance, id, i.rec)

@@ -95,7 +95,8 @@ type instanceRecord struct {
 	HostPorts []int64      `json:"hostPorts,omitempty"`
 	Ports     []int64      `json:"ports,omitempty"` // where they are reached
 	Launched  time.Time    `json:"launched"`
-	Stop      string       `json:"stop,omitempty"` // why it shall stop, "" to keep
+	Stop      string       `json:"stop,omitempty"`    // why it shall stop, "" to keep
+	Leaving   bool         `json:"leaving,omitempty"` // its agent is to be unavailable
 }
 
 type instanceStatusRecord struct {
@@ -241,6 +242,9 @@ func (e *Engine) loadInstances(ctx context.Context) error {
 	}
 	for _, o := range objs {
 		i := &instance{rec: o.Spec, st: seen[o.ID]}
+		if i.rec.Leaving { // until the master says otherwise
+			e.departures[i.rec.Agent] = &departure{active: true}
+		}
 		e.index(i)
 		e.watchInstance(i)
 		if i.rec.Stop != "" {
