@@ -11,6 +11,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"dcos.example/dcos/runtime/backup"
+	"dcos.example/dcos/runtime/backup/archive"
 	"dcos.example/dcos/runtime/balancer"
 	"dcos.example/dcos/runtime/config"
 	"dcos.example/dcos/runtime/fault"
@@ -55,7 +57,12 @@ func runMaster(ctx context.Context, cfg config.Master, log *slog.Logger) error {
 	if err := m.serve(ctx, g, sign); err != nil {
 		return err
 	}
-	member, err := etcd.Start(ctx, ensemble(cfg, list.Masters, certFile))
+	o := ensemble(cfg, list.Masters, certFile)
+	order, err := backup.Begin(config.RestoreDir, o)
+	if err != nil {
+		return err
+	}
+	member, err := etcd.Start(ctx, o)
 	if err != nil {
 		return err
 	}
@@ -65,7 +72,7 @@ func runMaster(ctx context.Context, cfg config.Master, log *slog.Logger) error {
 		}
 	}()
 	g.Go(func() error { return member.Wait(ctx) })
-	if err := m.start(ctx, g, etcd.New(member.Client()), member, member.Abdicate); err != nil {
+	if err := m.start(ctx, g, member, order); err != nil {
 		return err
 	}
 	return g.Wait()
@@ -95,7 +102,7 @@ type masterHost struct {
 	log     *slog.Logger
 	creds   *pki.Credentials
 
-	mesos, marathon, gateway, plain later
+	mesos, marathon, gateway, plain, saved later
 }
 
 // serve opens the ports. What needs the store answers 503 until start.
@@ -118,6 +125,7 @@ func (m *masterHost) serve(ctx context.Context, g *errgroup.Group, sign http.Han
 	}
 	inside := http.NewServeMux()
 	inside.Handle(pki.SignPath, sign) // a joining host has no certificate yet
+	serveBackups(inside, &m.saved)
 	inside.Handle("/", pki.RequireRole(&m.mesos, pki.RoleMaster, pki.RoleAgent))
 	g.Go(func() error {
 		return server.Run(ctx, m.log,
@@ -132,15 +140,17 @@ func (m *masterHost) serve(ctx context.Context, g *errgroup.Group, sign http.Han
 	return nil
 }
 
-// start builds the components over store and runs them in g.
-func (m *masterHost) start(ctx context.Context, g *errgroup.Group, store state.Backend, raft leader.Raft, abdicate func() error) error {
+// start builds the components over the store of member and runs them in g. An
+// order to restore is finished before they act.
+func (m *masterHost) start(ctx context.Context, g *errgroup.Group, member *etcd.Member, order *archive.Order) error {
+	store := etcd.New(member.Client())
 	if err := state.CheckFormat(ctx, store, config.Version); err != nil {
 		return err
 	}
-	elector := leader.New(store, raft, m.cfg.Host.Name, m.cfg.Host.Addr, m.log.With("part", "leader"))
+	elector := leader.New(store, member, m.cfg.Host.Name, m.cfg.Host.Addr, m.log.With("part", "leader"))
 	mesos := master.New(master.Options{Config: m.cfg, Log: m.log.With("part", "master"), Leader: elector.Current})
 	m.mesos.set(mesos.Handler())
-	marathon, err := m.orchestrator(ctx, g, elector, abdicate)
+	marathon, err := m.orchestrator(ctx, g, elector, member.Abdicate)
 	if err != nil {
 		return err
 	}
@@ -149,10 +159,20 @@ func (m *masterHost) start(ctx context.Context, g *errgroup.Group, store state.B
 	if err != nil {
 		return err
 	}
-	users, err := m.identity(store)
+	first, err := identity.LoadFirstUser(config.AdminHashFile)
 	if err != nil {
 		return err
 	}
+	users, err := m.identity(store, first)
+	if err != nil {
+		return err
+	}
+	masterList := func() []config.Member { return m.masters }
+	saves, kept, err := m.backups(member, store, masterList)
+	if err != nil {
+		return err
+	}
+	m.saved.set(saves.Handler())
 	release, err := config.LoadRelease(config.ReleaseFile)
 	if err != nil {
 		return err
@@ -165,12 +185,13 @@ func (m *masterHost) start(ctx context.Context, g *errgroup.Group, store state.B
 			info, ok := elector.Current()
 			return info.Addr, ok
 		},
-		Members: func() []config.Member { return m.masters },
+		Members: masterList,
 		View:    edge.feed.View,
 		Masters: masters,
 		Agents:  server.Transport(m.creds.ClientTLS(pki.RoleAgent)),
 		DNS:     edge.dns.Handler(m.cfg.Cluster.Release),
 		VIPs:    balancer.Handler(edge.feed, edge.rules),
+		Admin:   first.UID, Deposit: kept.Handler(),
 		// To DC/OS's clients a cluster has these, with the levels of their APIs.
 		Components: withAPIs(release.Components, map[string]string{"mesos": about.MesosVersion, "marathon": orchestrator.Version}),
 		Log:        m.log.With("part", "gateway"),
@@ -181,6 +202,10 @@ func (m *masterHost) start(ctx context.Context, g *errgroup.Group, store state.B
 	m.gateway.set(door)
 	m.plain.set(door.Plain())
 	g.Go(func() error { return users.Run(ctx) })
+	g.Go(func() error {
+		m.followDeposit(ctx, kept)
+		return nil
+	})
 	g.Go(func() error {
 		for range elector.Changes(ctx) {
 			// Those to the former leader may lead nowhere.
@@ -194,7 +219,15 @@ func (m *masterHost) start(ctx context.Context, g *errgroup.Group, store state.B
 			if err := state.ClaimFormat(ctx, store, config.Version); err != nil {
 				return err
 			}
+			if order != nil {
+				if err := backup.Finish(ctx, config.RestoreDir, order, store); err != nil {
+					return err
+				}
+				m.log.Info("the cluster is restored", "backup", order.Backup)
+				order = nil
+			}
 			g, ctx := errgroup.WithContext(ctx)
+			g.Go(func() error { return saves.Run(ctx, store) })
 			g.Go(func() error { return mesos.Run(ctx, store) })
 			g.Go(func() error { return marathon.Run(ctx, store) })
 			return g.Wait()
@@ -235,20 +268,24 @@ func (m *masterHost) orchestrator(ctx context.Context, g *errgroup.Group, electo
 	})
 }
 
-func (m *masterHost) identity(store state.Backend) (*identity.Service, error) {
-	text, err := readSecret(config.SealKeyFile)
-	if err != nil {
-		return nil, err
-	}
-	seal, err := base64.StdEncoding.DecodeString(text)
-	if err != nil {
-		return nil, fault.New("read "+config.SealKeyFile, fault.Invalid, err)
-	}
-	first, err := identity.LoadFirstUser(config.AdminHashFile)
+func (m *masterHost) identity(store state.Backend, first identity.FirstUser) (*identity.Service, error) {
+	seal, err := readSealKey()
 	if err != nil {
 		return nil, err
 	}
 	return identity.New(identity.Config{
 		Store: store, SealKey: seal, ClusterID: m.cfg.Cluster.ID, First: first, Log: m.log.With("part", "identity"),
 	})
+}
+
+func readSealKey() ([]byte, error) {
+	text, err := readSecret(config.SealKeyFile)
+	if err != nil {
+		return nil, err
+	}
+	key, err := base64.StdEncoding.DecodeString(text)
+	if err != nil {
+		return nil, fault.New("read "+config.SealKeyFile, fault.Invalid, err)
+	}
+	return key, nil
 }

@@ -43,6 +43,10 @@ import (
 // KindStatus is what this package stores: how the last backup went.
 const KindStatus state.Kind = "backup-status"
 
+// kindAgent is master/registry's. It is read for the list of agents, and
+// written once, before there is a master, when a cluster is restored.
+const kindAgent state.Kind = "agent"
+
 const statusID = "last"
 
 // source is the living store: an etcd.Member.
@@ -372,7 +376,7 @@ func (s *Service) config() ([]archive.Source, error) {
 // agents lists the admitted ones. The records are those of master/registry,
 // read as what they are on the disk: JSON.
 func agents(ctx context.Context, store state.Backend) ([]archive.Agent, error) {
-	recs, _, err := store.List(ctx, "agent")
+	recs, _, err := store.List(ctx, kindAgent)
 	if err != nil {
 		return nil, err
 	}
