@@ -32,10 +32,13 @@ var allow = map[string][]string{
 	"runtime/task":          {"runtime/api/mesos"},
 	"runtime/password":      {"runtime/fault"},
 	// L1: the store, who leads, who is who.
-	"runtime/state":  {"runtime/fault"},
-	"runtime/leader": {"runtime/fault", "runtime/state"},
-	"runtime/pki":    {"runtime/fault"},
-	"runtime/server": {"runtime/fault"},
+	"runtime/state":          {"runtime/fault"},
+	"runtime/leader":         {"runtime/fault", "runtime/state"},
+	"runtime/pki":            {"runtime/fault"},
+	"runtime/server":         {"runtime/fault"},
+	"runtime/deposit":        {"runtime/fault", "runtime/state"},
+	"runtime/backup/archive": {"runtime/fault"},
+	"runtime/backup/target":  {"runtime/fault", "runtime/config", "runtime/backup/archive"},
 	// L2: how components meet.
 	"runtime/framework": {"runtime/fault", "runtime/api"},
 	"runtime/feed":      {"runtime/fault", "runtime/api", "runtime/task", "runtime/framework"},
@@ -53,6 +56,7 @@ var allow = map[string][]string{
 	"runtime/balancer":     {"runtime/fault", "runtime/feed"},
 	"runtime/dns":          {"runtime/fault", "runtime/feed"},
 	"runtime/identity":     {"runtime/fault", "runtime/state", "runtime/password"},
+	"runtime/backup":       {"runtime/fault", "runtime/config", "runtime/state", "runtime/deposit"},
 	"runtime/gateway":      {"runtime/fault", "runtime/config", "runtime/server", "runtime/feed", "runtime/task"},
 	// L5: the binaries.
 	"cmd/dcosd": {"runtime"},
@@ -67,6 +71,7 @@ var allow = map[string][]string{
 	"installer/blueprint": {"installer/diag"},
 	"installer/topology":  {"installer/blueprint", "installer/diag", "runtime/config"},
 	"installer/host":      {"runtime/fault", "runtime/config", "installer/bundle", "providers/local", "providers/input"},
+	"installer/gateway":   {"runtime/fault", "runtime/config"},
 	"installer/bootstrap": {"runtime/fault", "runtime/config", "runtime/pki", "runtime/password", "installer/host", "installer/bundle", "providers"},
 	"installer/stack":     {"runtime/fault"},
 	"installer/engine":    {"runtime/fault", "providers", "installer/stack"},
@@ -90,6 +95,8 @@ var owners = map[string][]string{
 	"github.com/containerd/containerd/v2": {"runtime/agent", "ci/bench"},
 	"github.com/containerd/go-cni":        {"runtime/agent/network"},
 	"github.com/pulumi/pulumi/sdk/v3":     {"installer", "providers"},
+	"github.com/minio/minio-go/v7":        {"runtime/backup/target"},
+	"filippo.io/age":                      {"runtime/backup", "installer/bootstrap", "installer/cli", "installer/recovery"},
 }
 
 type listed struct {

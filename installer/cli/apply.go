@@ -20,7 +20,8 @@ import (
 )
 
 func (r *run) applyCommand() *cobra.Command {
-	var approve, refresh bool
+	var o changing
+	var refresh bool
 	c := &cobra.Command{
 		Use:   "apply [FILE|PLAN]",
 		Short: "Make the cluster as the file says",
@@ -42,16 +43,19 @@ wrote is carried out without asking, and refused if anything has changed since.`
 				return err
 			}
 			w.session.options.Refresh = refresh
-			return r.apply(ctx, w, approve || w.plan != nil, args)
+			o.approve = o.approve || w.plan != nil
+			return r.apply(ctx, w, o, args)
 		},
 	}
-	c.Flags().BoolVar(&approve, "auto-approve", false, "do not ask")
 	c.Flags().BoolVar(&refresh, "refresh", true, "look at the machines for changes from outside, and repair them")
-	return r.withRelease(r.withVariables(c))
+	return r.withChanging(r.withRelease(r.withVariables(c)), &o)
 }
 
-func (r *run) apply(ctx context.Context, w *work, approved bool, args []string) error {
+func (r *run) apply(ctx context.Context, w *work, o changing, args []string) error {
 	s := w.session
+	if err := s.untried(); err != nil {
+		return err
+	}
 	if w.plan == nil {
 		p, err := engine.Preview(ctx, s.stack, w.goals, s.options)
 		if err != nil {
@@ -65,7 +69,12 @@ func (r *run) apply(ctx context.Context, w *work, approved bool, args []string) 
 	if err := r.show(view.NewPlan(s.cluster, w.plan)); err != nil {
 		return err
 	}
-	if w.plan.HasChanges() && !approved {
+	if !o.now {
+		if err := w.inWindow(w.plan, time.Now()); err != nil {
+			return err
+		}
+	}
+	if w.plan.HasChanges() && !o.approve {
 		if err := r.confirm(ctx, "Carry out this plan?"); err != nil {
 			return err
 		}
@@ -75,6 +84,7 @@ func (r *run) apply(ctx context.Context, w *work, approved bool, args []string) 
 		return err
 	}
 	start := time.Now()
+	s.order(ctx, w.goals, w.plan, w.rolling())
 	s.options.Plan = w.plan
 	res, err := s.follow(ctx, func(o engine.Options) (*engine.Result, error) { return engine.Apply(ctx, s.stack, w.goals, o) })
 	if err != nil && res.Plan == nil {
@@ -87,6 +97,9 @@ func (r *run) apply(ctx context.Context, w *work, approved bool, args []string) 
 		}
 	} else {
 		doc.Resume = r.resume("apply", args)
+		if n := w.plan.Counts(); n[engine.OpUpdate]+n[engine.OpReplace]+n[engine.OpDelete] > 0 {
+			doc.Back = r.resume("rollback", args)
+		}
 	}
 	if serr := r.show(doc); serr != nil {
 		return serr
@@ -94,7 +107,13 @@ func (r *run) apply(ctx context.Context, w *work, approved bool, args []string) 
 	if err != nil {
 		return reported{exitOf(err)}
 	}
-	return s.writeMeta()
+	if err := s.writeMeta(); err != nil {
+		return err
+	}
+	if o.within > 0 && w.plan.HasChanges() {
+		return r.try(ctx, s, w.plan.Serial, o.within)
+	}
+	return nil
 }
 
 // resume is the command line that goes on: the same file and variables. A plan

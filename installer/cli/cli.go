@@ -248,7 +248,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or input, 3 the plan has changes (wi
 	f.BoolVar(&r.noColor, "no-color", false, "no colours")
 	f.StringVar(&r.state, "state", "", "state `directory` (default .dcos next to FILE)")
 	root.AddCommand(r.initCommand(), r.validateCommand(), r.planCommand(), r.applyCommand(), r.statusCommand(), r.outputCommand(),
-		r.destroyCommand(), r.historyCommand(), r.hostCommand(), r.fmtCommand(), r.versionCommand())
+		r.upgradeCommand(), r.confirmCommand(), r.rollbackCommand(), r.destroyCommand(), r.historyCommand(), r.hostCommand(), r.fmtCommand(), r.versionCommand())
 	root.AddCommand(r.bundleCommand())
 	for _, c := range root.Commands() {
 		r.strictArgs(c)

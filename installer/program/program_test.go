@@ -64,3 +64,21 @@ func TestGraph(t *testing.T) {
 		t.Errorf("a second agent takes %d goals", len(two)-len(one))
 	}
 }
+
+func TestRollGoesThroughTheLeaderLast(t *testing.T) {
+	gs := goals(t, 2)
+	for _, m := range []string{"m1", "m2", "m3"} {
+		gs = append(gs, engine.Goal{Key: engine.Key{Type: program.TypeNode, Name: m}})
+	}
+	program.Roll(gs, program.Rolling{Masters: []string{"master-1", "m1", "m2", "m3"}, Leader: "m1", Agents: 2})
+	var got []string
+	for _, g := range gs {
+		if g.Roll.Name != "" {
+			got = append(got, fmt.Sprintf("%s %d %d", g.Name, g.Roll.Rank, g.Roll.Max))
+		}
+	}
+	want := []string{"master-1 0 1", "agent-1 4 2", "agent-2 4 2", "m1 3 1", "m2 1 1", "m3 2 1"}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
+}

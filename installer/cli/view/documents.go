@@ -59,6 +59,7 @@ type Result struct {
 	AdminUser string            `json:"adminUser,omitempty"`
 	Outputs   []Output          `json:"outputs,omitempty"`
 	Resume    string            `json:"resume,omitempty"` // the command that goes on
+	Back      string            `json:"back,omitempty"`   // the command that undoes what was done
 	Error     string            `json:"error,omitempty"`  // what is wrong beyond single resources
 
 	// Password is shown to a person once. It is in no JSON form: those are
@@ -119,6 +120,9 @@ func (d Result) WriteText(p *Printer) {
 	}
 	if d.Resume != "" {
 		p.Printf("What was done is recorded. Go on with: %s\n", d.Resume)
+	}
+	if d.Back != "" {
+		p.Printf("Or go back to how it was, with: %s\n", d.Back)
 	}
 	if d.Success && d.URL != "" {
 		p.Printf("\n  Console   %s\n  User      %s\n", d.URL, d.AdminUser)

@@ -1,0 +1,252 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"dcos.example/dcos/installer/cli/view"
+	"dcos.example/dcos/installer/engine"
+	"dcos.example/dcos/installer/program"
+	"dcos.example/dcos/installer/stack"
+	"dcos.example/dcos/installer/topology"
+	"dcos.example/dcos/runtime/fault"
+)
+
+func (r *run) rollbackCommand() *cobra.Command {
+	var approve bool
+	var serial uint64
+	c := &cobra.Command{
+		Use:   "rollback [FILE]",
+		Short: "Go back to how the cluster was before the last change",
+		Long: `Show what it takes to bring the hosts, their files and their release back to the last
+state that was reached without a failure and differs from this one, ask, and do it. The
+FILE is not read, and still describes what is left behind: the next apply goes forward
+to it again. Apps and their data are not touched.`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			ctx, stop := r.interruptible(c.Context())
+			defer stop()
+			s, err := r.openExisting(args, "rollback")
+			if err != nil {
+				return err
+			}
+			if err := r.app.Allowed(s.meta.Provider); err != nil {
+				return err
+			}
+			return r.rollback(ctx, s, serial, approve)
+		},
+	}
+	c.Flags().BoolVar(&approve, "auto-approve", false, "do not ask")
+	c.Flags().Uint64Var(&serial, "to", 0, "`serial` of the state to go back to; history lists them")
+	return r.withCluster(r.withParallel(c))
+}
+
+// rollback brings the cluster back to an earlier state: that of a serial, or
+// with 0 the last good one that differs.
+func (r *run) rollback(ctx context.Context, s *session, serial uint64, approved bool) error {
+	goals, plan, err := s.earlier(ctx, serial)
+	if err != nil {
+		return err
+	}
+	if plan == nil {
+		return r.show(view.Message{What: "rollback", Text: "Nothing to do: no state is kept that differs from this one and was reached without a failure."})
+	}
+	if err := r.show(view.NewPlan(s.cluster, plan)); err != nil {
+		return err
+	}
+	if !approved {
+		if err := r.confirm(ctx, "Go back?"); err != nil {
+			return err
+		}
+	}
+	start := time.Now()
+	s.options.Plan = plan
+	res, err := s.follow(ctx, func(o engine.Options) (*engine.Result, error) { return engine.Apply(ctx, s.stack, goals, o) })
+	if err != nil && res.Plan == nil {
+		return err
+	}
+	doc := s.result("rollback", res, err, start)
+	if err != nil {
+		doc.Resume = r.resume("rollback", nil)
+		return errors.Join(r.show(doc), reported{exitOf(err)})
+	}
+	if b := bundleOf(goals); b != "" {
+		s.meta.Bundle = b
+	}
+	return errors.Join(s.settle(), s.writeMeta(), r.show(doc))
+}
+
+// earlier returns the goals of an earlier state and the plan that leads there,
+// or no plan when there is none to go back to.
+func (s *session) earlier(ctx context.Context, serial uint64) ([]engine.Goal, *engine.Plan, error) {
+	for st, err := range s.stack.Earlier() {
+		if err != nil {
+			return nil, nil, err
+		}
+		by, _ := st.By()
+		if serial != 0 && st.Serial != serial || serial == 0 && (by.Result != stack.Succeeded || st.Empty()) {
+			continue
+		}
+		goals := engine.Recorded(st)
+		plan, err := engine.Preview(ctx, s.stack, goals, s.options)
+		if err != nil {
+			return nil, nil, err
+		}
+		if plan.HasChanges() || serial != 0 {
+			s.order(ctx, goals, plan, rolling(st))
+			return goals, plan, nil
+		}
+	}
+	if serial != 0 {
+		return nil, nil, fault.Newf("find the state to go back to", fault.NotFound, "no state of serial %d is kept; history lists those there were, and the last ten are kept", serial)
+	}
+	return nil, nil, nil
+}
+
+// rolling is how changes go through the hosts of a recorded state.
+func rolling(st *stack.State) program.Rolling {
+	r := program.Rolling{Agents: 1}
+	for _, res := range st.Resources() {
+		if k := engine.KeyOf(res.URN); k.Type == program.TypeNode && text(res.Inputs["role"]) == string(topology.RoleMaster) {
+			r.Masters = append(r.Masters, k.Name)
+		}
+	}
+	return r
+}
+
+// bundleOf returns the archive that the nodes among goals are installed from.
+func bundleOf(goals []engine.Goal) string {
+	for _, g := range goals {
+		if g.Type != program.TypeNode {
+			continue
+		}
+		if in, err := g.Inputs(engine.Outputs{}); err == nil {
+			return text(in["bundle"])
+		}
+	}
+	return ""
+}
+
+// trial is a change that is undone unless somebody confirms it in time. It is
+// a file in the stack's directory: whoever removes it has confirmed.
+type trial struct {
+	Serial   uint64    `json:"serial"` // of the state before the change
+	Deadline time.Time `json:"deadline"`
+	User     string    `json:"user,omitempty"`
+}
+
+const trialFile = "unconfirmed.json"
+
+func (s *session) trialPath() string { return filepath.Join(s.stack.Dir(), trialFile) }
+
+// trial returns the change that waits to be confirmed, if one does.
+func (s *session) trial() (t trial, waits bool, err error) {
+	b, err := os.ReadFile(s.trialPath())
+	if errors.Is(err, fs.ErrNotExist) {
+		return t, false, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(b, &t)
+	}
+	if err != nil {
+		return t, false, fault.New("read "+trialFile, fault.Internal, err)
+	}
+	return t, true, nil
+}
+
+// settle ends a trial.
+func (s *session) settle() error {
+	if err := os.Remove(s.trialPath()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fault.New("remove "+trialFile, fault.Denied, err)
+	}
+	return nil
+}
+
+// untried refuses to go on while an earlier change waits to be confirmed: what
+// would be undone then would no longer be clear.
+func (s *session) untried() error {
+	t, waits, err := s.trial()
+	if err != nil || !waits {
+		return err
+	}
+	left := "is being undone, or its installer was stopped"
+	if d := time.Until(t.Deadline); d > 0 {
+		left = fmt.Sprintf("has %s left", d.Round(time.Second))
+	}
+	return fault.Newf("change the cluster", fault.Conflict, "the last change waits to be confirmed and %s.\nKeep it with: dcos-install confirm\nUndo it with: dcos-install rollback", left)
+}
+
+func (r *run) confirmCommand() *cobra.Command {
+	return r.withCluster(&cobra.Command{
+		Use:   "confirm [FILE]",
+		Short: "Keep a change that was made with -confirm-within",
+		Args:  cobra.MaximumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			s, err := r.openExisting(args, "confirm")
+			if err != nil {
+				return err
+			}
+			_, waits, err := s.trial()
+			if err != nil {
+				return err
+			}
+			if !waits {
+				return r.show(view.Message{What: "confirm", Text: "Nothing waits to be confirmed."})
+			}
+			if err := s.settle(); err != nil {
+				return err
+			}
+			return r.show(view.Message{What: "confirm", Text: "Confirmed: the change stays."})
+		},
+	})
+}
+
+// try holds a change that was just made on trial: it returns when somebody has
+// confirmed it, and undoes it when nobody did in time, or when the operator
+// interrupts.
+func (r *run) try(ctx context.Context, s *session, before uint64, within time.Duration) error {
+	t := trial{Serial: before, Deadline: time.Now().Add(within).UTC().Truncate(time.Second), User: r.env("USER")}
+	b, err := json.Marshal(t)
+	if err == nil {
+		err = os.WriteFile(s.trialPath(), append(b, '\n'), 0o600)
+	}
+	if err != nil {
+		return fault.New("write "+trialFile, fault.Denied, err)
+	}
+	if err := r.show(view.Message{What: "trial", Fields: map[string]string{"deadline": t.Deadline.Format(time.RFC3339)},
+		Text: fmt.Sprintf("\nThe change is on trial until %s. Keep it with: dcos-install confirm\nWithout that it is undone, also when you press Ctrl-C here.", t.Deadline.Local().Format("15:04:05"))}); err != nil {
+		return err
+	}
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	deadline := time.NewTimer(within)
+	defer deadline.Stop()
+	why := "nobody confirmed it in time"
+	for waiting := true; waiting; {
+		select {
+		case <-tick.C:
+			if _, waits, err := s.trial(); err == nil && !waits {
+				return r.show(view.Message{What: "confirm", Text: "Confirmed: the change stays."})
+			}
+		case <-ctx.Done():
+			why, waiting = "it was interrupted on trial", false
+		case <-deadline.C:
+			waiting = false
+		}
+	}
+	if err := r.show(view.Message{What: "rollback", Text: "\nThe change is undone: " + why + "."}); err != nil {
+		return err
+	}
+	if err := r.rollback(context.WithoutCancel(ctx), s, before, true); err != nil {
+		return err
+	}
+	return fault.Newf("keep the change", fault.Denied, "%s, and the cluster is as it was before", why)
+}
