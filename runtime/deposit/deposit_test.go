@@ -4,8 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
-	"io"
-	"net/http"
+	"encoding/json"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -147,42 +146,46 @@ func TestFollow(t *testing.T) {
 
 func TestHandler(t *testing.T) {
 	h := deposit.New(memory.New(), key, "cluster-1").Handler()
-	ask := func(method string, body string, header ...string) *http.Response {
-		r := httptest.NewRequestWithContext(t.Context(), method, "/system/v1/installer-state", strings.NewReader(body))
-		for i := 0; i < len(header); i += 2 {
-			r.Header.Set(header[i], header[i+1])
-		}
+	ask := func(method, query, body string) (int, deposit.Document) {
 		w := httptest.NewRecorder()
-		h.ServeHTTP(w, r)
-		return w.Result()
+		h.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), method, "/system/v1/installer-state"+query, strings.NewReader(body)))
+		var d deposit.Document
+		if w.Code == 200 {
+			if err := json.Unmarshal(w.Body.Bytes(), &d); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return w.Code, d
 	}
-	names := []string{"Dcos-State-Serial", "3", "Dcos-State-Operation", "op", "Dcos-State-By", "ann@laptop"}
+	const first = `{"revision":0,"serial":3,"operation":"op","by":"ann@laptop","content":"Zmlyc3Q="}`
 	for _, c := range []struct {
-		what   string
-		res    *http.Response
-		status int
+		what, method, body string
+		status             int
 	}{
-		{"nothing there", ask("GET", ""), 404},
-		{"no condition", ask("PUT", "x", names...), 428},
-		{"no operation", ask("PUT", "x", "If-None-Match", "*"), 400},
-		{"the first", ask("PUT", "first", append(names, "If-None-Match", "*")...), 204},
-		{"the first again", ask("PUT", "again", append(names, "If-None-Match", "*")...), 412},
-		{"wrong method", ask("DELETE", ""), 405},
+		{"nothing there", "GET", "", 404},
+		{"no JSON", "PUT", "x", 400},
+		{"no operation", "PUT", `{"content":"eA=="}`, 400},
+		{"the first", "PUT", first, 200},
+		{"the first again", "PUT", first, 409},
+		{"wrong method", "DELETE", "", 405},
 	} {
-		if c.res.StatusCode != c.status {
-			t.Errorf("%s: %d, want %d", c.what, c.res.StatusCode, c.status)
+		if status, _ := ask(c.method, "", c.body); status != c.status {
+			t.Errorf("%s: %d, want %d", c.what, status, c.status)
 		}
 	}
-	head := ask("HEAD", "")
-	if head.StatusCode != 200 || head.Header.Get("Dcos-State-Serial") != "3" || head.Header.Get("Dcos-State-By") != "ann@laptop" {
-		t.Errorf("HEAD: %d %v", head.StatusCode, head.Header)
+	_, head := ask("GET", "?content=false", "")
+	if head.Serial != 3 || head.By != "ann@laptop" || head.Operation != "op" || head.Revision == 0 || head.Size != 5 || head.Content != nil {
+		t.Errorf("head: %+v", head)
 	}
-	if res := ask("PUT", "second", append(names, "If-Match", head.Header.Get("ETag"))...); res.StatusCode != 204 {
-		t.Errorf("replace: %d", res.StatusCode)
+	head.Content = []byte("second")
+	b, err := json.Marshal(head)
+	if err != nil {
+		t.Fatal(err)
 	}
-	res := ask("GET", "")
-	b, err := io.ReadAll(res.Body)
-	if err != nil || string(b) != "second" || res.Header.Get("ETag") == head.Header.Get("ETag") {
-		t.Errorf("GET: %q %v %v", b, res.Header, err)
+	if status, got := ask("PUT", "", string(b)); status != 200 || got.Revision <= head.Revision {
+		t.Errorf("replace: %d %+v", status, got)
+	}
+	if status, got := ask("GET", "", ""); status != 200 || string(got.Content) != "second" {
+		t.Errorf("%d %+v", status, got)
 	}
 }

@@ -1,101 +1,79 @@
 package deposit
 
 import (
-	"io"
+	"encoding/json"
 	"net/http"
-	"strconv"
-	"strings"
 	"time"
 
 	"dcos.example/dcos/runtime/fault"
 	"dcos.example/dcos/runtime/state"
 )
 
-// Headers of the API. The revision is the ETag.
-const (
-	headerSerial    = "Dcos-State-Serial"
-	headerOperation = "Dcos-State-Operation"
-	headerBy        = "Dcos-State-By"
-)
+// Document is the installer's state as the API has it: the answer of GET and
+// the body of PUT.
+type Document struct {
+	// Revision of the store: in an answer that of this state, in a PUT that of
+	// the state that it replaces, 0 for the first.
+	Revision  state.Rev `json:"revision"`
+	Serial    uint64    `json:"serial"`
+	Operation string    `json:"operation"`
+	By        string    `json:"by"`
+	At        time.Time `json:"at,omitzero"`
+	Size      int       `json:"size,omitempty"`
+	Content   []byte    `json:"content,omitempty"` // left out with ?content=false
+}
 
-// Handler answers GET, HEAD and PUT for one path, as docs/backup.md has it. Who
-// may ask is decided before.
+// Handler answers GET and PUT for one path. Who may ask is decided before.
 func (d *Deposit) Handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "no-store")
 		switch r.Method {
-		case http.MethodHead:
-			h, err := d.Head(r.Context())
-			if err != nil {
-				refuse(w, err)
-				return
-			}
-			describe(w, h)
 		case http.MethodGet:
-			h, content, err := d.Get(r.Context())
-			if err != nil {
-				refuse(w, err)
-				return
-			}
-			describe(w, h)
-			_, _ = w.Write(content) // the connection is gone: nobody to tell
+			d.get(w, r)
 		case http.MethodPut:
 			d.put(w, r)
 		default:
-			w.Header().Set("Allow", "GET, HEAD, PUT")
-			http.Error(w, "There is GET, HEAD and PUT.", http.StatusMethodNotAllowed)
+			w.Header().Set("Allow", "GET, PUT")
+			http.Error(w, "There is GET and PUT.", http.StatusMethodNotAllowed)
 		}
 	})
 }
 
-func describe(w http.ResponseWriter, h Head) {
-	w.Header().Set("Content-Type", "application/octet-stream")
-	w.Header().Set("Content-Length", strconv.Itoa(h.Size))
-	w.Header().Set("Last-Modified", h.At.UTC().Format(http.TimeFormat))
-	w.Header().Set("ETag", etag(h.Rev))
-	w.Header().Set(headerSerial, strconv.FormatUint(h.Serial, 10))
-	w.Header().Set(headerOperation, h.Operation)
-	w.Header().Set(headerBy, h.By)
-}
-
-func etag(rev state.Rev) string { return `"` + strconv.FormatInt(int64(rev), 10) + `"` }
-
-// put needs to be told what it replaces: If-Match with the ETag that was read,
-// or If-None-Match: * for the first state.
-func (d *Deposit) put(w http.ResponseWriter, r *http.Request) {
-	rev, err := replaces(r.Header)
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusPreconditionRequired)
-		return
+func (d *Deposit) get(w http.ResponseWriter, r *http.Request) {
+	var content []byte
+	h, err := d.Head(r.Context())
+	if err == nil && r.URL.Query().Get("content") != "false" {
+		h, content, err = d.Get(r.Context())
 	}
-	serial, err := strconv.ParseUint(r.Header.Get(headerSerial), 10, 64)
-	if err != nil || r.Header.Get(headerOperation) == "" {
-		http.Error(w, headerSerial+" and "+headerOperation+" must say which state this is.", http.StatusBadRequest)
-		return
-	}
-	content, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxSize))
-	if err != nil {
-		http.Error(w, "Read the state: "+err.Error(), http.StatusRequestEntityTooLarge)
-		return
-	}
-	h, err := d.Put(r.Context(), rev, Head{Serial: serial, Operation: r.Header.Get(headerOperation), By: r.Header.Get(headerBy), At: time.Now().UTC().Truncate(time.Second)}, content)
 	if err != nil {
 		refuse(w, err)
 		return
 	}
-	w.Header().Set("ETag", etag(h.Rev))
-	w.WriteHeader(http.StatusNoContent)
+	answer(w, Document{Revision: h.Rev, Serial: h.Serial, Operation: h.Operation, By: h.By, At: h.At, Size: h.Size, Content: content})
 }
 
-func replaces(h http.Header) (state.Rev, error) {
-	if h.Get("If-None-Match") == "*" {
-		return 0, nil
+func (d *Deposit) put(w http.ResponseWriter, r *http.Request) {
+	var in Document
+	// In JSON the content takes a third more.
+	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 2*MaxSize)).Decode(&in); err != nil {
+		http.Error(w, "Read the state: "+err.Error(), http.StatusBadRequest)
+		return
 	}
-	n, err := strconv.ParseInt(strings.Trim(h.Get("If-Match"), `"`), 10, 64)
-	if err != nil || n <= 0 {
-		return 0, fault.Newf("replace the installer's state", fault.Invalid, "If-Match must name the revision that is replaced, or If-None-Match be *")
+	if in.Operation == "" || len(in.Content) == 0 || in.Revision < 0 {
+		http.Error(w, "operation and content are needed, and a revision that is 0 or more.", http.StatusBadRequest)
+		return
 	}
-	return state.Rev(n), nil
+	h, err := d.Put(r.Context(), in.Revision, Head{Serial: in.Serial, Operation: in.Operation, By: in.By, At: time.Now().UTC().Truncate(time.Second)}, in.Content)
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	answer(w, Document{Revision: h.Rev, Serial: h.Serial, Operation: h.Operation, By: h.By, At: h.At, Size: h.Size})
+}
+
+func answer(w http.ResponseWriter, d Document) {
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(d) // the connection is gone: nobody to tell
 }
 
 // refuse is the one place where kinds become HTTP statuses.
@@ -105,7 +83,7 @@ func refuse(w http.ResponseWriter, err error) {
 	case fault.NotFound:
 		status = http.StatusNotFound
 	case fault.Conflict:
-		status = http.StatusPreconditionFailed
+		status = http.StatusConflict
 	case fault.Invalid:
 		status = http.StatusBadRequest
 	case fault.Unavailable:
