@@ -31,6 +31,19 @@ type Input struct {
 	Host     topology.Host
 	Release  string // version of the release that will run
 	Secrets  Secrets
+	// Machine is what was found on a machine of one's own. A local host has
+	// none: all of it is ours.
+	Machine *Machine
+}
+
+// Machine is a machine that has an owner: its name, its table of hosts and how
+// it finds names stay theirs, as far as names of the cluster can be found.
+type Machine struct {
+	Resolved       bool         // systemd-resolved answers for it
+	NetworkManager bool         // writes resolv.conf unless told not to
+	Dhclient       bool         // likewise
+	Resolvers      []netip.Addr // that it asked before us
+	Search         string       // domains that it tries, as in resolv.conf
 }
 
 // Secrets are made once per cluster. Agents get the certificate of the CA and
@@ -71,10 +84,16 @@ func Render(in Input) (Rendered, error) {
 	out := Rendered{Files: map[string]File{
 		config.CACertFile:    {Content: in.Secrets.CACert, Mode: 0o644},
 		config.JoinTokenFile: {Content: line(in.Secrets.JoinToken), Mode: 0o600, Secret: true},
-		"/etc/hosts":         {Content: hosts(in), Mode: 0o644},
-		"/etc/hostname":      {Content: line(in.Host.Name), Mode: 0o644},
-		"/etc/resolv.conf":   {Content: resolvConf(), Mode: 0o644},
 	}}
+	system := map[string]string{}
+	if in.Machine == nil {
+		system["/etc/hosts"], system["/etc/hostname"], system[resolvConf] = hosts(in), line(in.Host.Name), ownResolver(nil, "")
+	} else {
+		resolver(*in.Machine, system)
+	}
+	for path, content := range system {
+		out.Files[path] = File{Content: content, Mode: 0o644}
+	}
 	var err error
 	if in.Host.Role == topology.RoleMaster {
 		err = master(in, &out)
@@ -88,7 +107,7 @@ func Render(in Input) (Rendered, error) {
 		return Rendered{}, err
 	}
 	for _, u := range out.Units {
-		b, err := render(u + ".tmpl")
+		b, err := render(u+".tmpl", in.Machine != nil)
 		if err != nil {
 			return Rendered{}, err
 		}
@@ -101,6 +120,11 @@ func cluster(in Input) config.Cluster {
 	c := config.Cluster{ID: in.Secrets.ClusterID, Name: in.Topology.Cluster.Name, Release: in.Release}
 	for _, r := range in.Topology.Cluster.Resolvers {
 		c.Resolvers = append(c.Resolvers, r.String())
+	}
+	if m := in.Machine; m != nil && len(c.Resolvers) == 0 {
+		for _, a := range m.Resolvers {
+			c.Resolvers = append(c.Resolvers, netip.AddrPortFrom(a, config.PortDNS).String())
+		}
 	}
 	return c
 }
@@ -121,8 +145,8 @@ func masters(in Input) config.Masters {
 func master(in Input, out *Rendered) error {
 	c := config.DefaultMaster()
 	c.Cluster, c.Host = cluster(in), config.Host{Name: in.Host.Name, Addr: in.Host.Addr}
-	if r := in.Secrets.BackupRecipient; r != "" {
-		c.Backup.Recipients = []string{r}
+	if err := backups(in, &c.Backup, out); err != nil {
+		return err
 	}
 	admin, err := json.Marshal(adminUser{UID: in.Topology.Cluster.AdminUser, PasswordHash: in.Secrets.AdminHash})
 	if err != nil {
@@ -133,6 +157,33 @@ func master(in Input, out *Rendered) error {
 	out.Files[config.AdminHashFile] = File{Content: line(string(admin)), Mode: 0o600, Secret: true}
 	out.Units = []string{config.UnitMaster}
 	return putConfig(out, config.MasterFile, c)
+}
+
+// backups says when and where to the cluster is backed up. The cluster's own
+// key comes first among those that can read them.
+func backups(in Input, c *config.Backup, out *Rendered) error {
+	if r := in.Secrets.BackupRecipient; r != "" {
+		c.Recipients = []string{r}
+	}
+	b := in.Topology.Backup
+	if b == nil {
+		return nil
+	}
+	c.Every, c.Keep = config.Duration(b.Every), b.Keep
+	c.Recipients = append(c.Recipients, b.Recipients...)
+	if b.Dir != "" {
+		c.Dir = b.Dir
+	}
+	if b.S3 == nil {
+		return nil
+	}
+	c.S3 = &config.S3{Endpoint: b.S3.Endpoint, Bucket: b.S3.Bucket, Prefix: b.S3.Prefix, Region: b.S3.Region}
+	keys, err := json.Marshal(config.S3Keys{AccessKey: b.S3.AccessKey, SecretKey: b.S3.SecretKey})
+	if err != nil {
+		return fault.New("render "+config.BackupKeysFile, fault.Internal, err)
+	}
+	out.Files[config.BackupKeysFile] = File{Content: line(string(keys)), Mode: 0o600, Secret: true}
+	return nil
 }
 
 // adminUser is the content of config.AdminHashFile.
@@ -146,8 +197,8 @@ func agent(in Input, out *Rendered) error {
 	c.Cluster, c.Host = cluster(in), config.Host{Name: in.Host.Name, Addr: in.Host.Addr}
 	c.Public = in.Host.Role == topology.RolePublicAgent
 	c.Attributes = in.Host.Attributes
-	c.Resources = resources(in.Host)
-	toml, err := render("containerd.toml.tmpl")
+	c.Resources = resources(in.Host, in.Machine != nil)
+	toml, err := render("containerd.toml.tmpl", in.Machine != nil)
 	if err != nil {
 		return err
 	}
@@ -167,15 +218,31 @@ const (
 const publicRole = "slave_public"
 
 // resources is what an agent offers of its host, in Mesos' text form. A small
-// host keeps no more than half for itself. Which ports there are the agent
-// knows best.
-func resources(h topology.Host) string {
+// host keeps no more than half for itself. What is not said, and which ports
+// there are, the agent finds out. Of a machine with an owner it offers what
+// they say.
+func resources(h topology.Host, owned bool) string {
 	role := ""
 	if h.Role == topology.RolePublicAgent {
 		role = "(" + publicRole + ")"
 	}
-	left := func(all, own topology.Size) int { return max(all-min(own, all), all/2).MiB() }
-	return fmt.Sprintf("cpus%[1]s:%[2]s;mem%[1]s:%[3]d;disk%[1]s:%[4]d", role, number(h.CPUs), left(h.Memory, ownMemory), left(h.Disk, ownDisk))
+	left := func(all, own topology.Size) int {
+		if owned {
+			return all.MiB()
+		}
+		return max(all-min(own, all), all/2).MiB()
+	}
+	var parts []string
+	if h.CPUs > 0 {
+		parts = append(parts, fmt.Sprintf("cpus%s:%s", role, number(h.CPUs)))
+	}
+	if h.Memory > 0 {
+		parts = append(parts, fmt.Sprintf("mem%s:%d", role, left(h.Memory, ownMemory)))
+	}
+	if h.Disk > 0 {
+		parts = append(parts, fmt.Sprintf("disk%s:%d", role, left(h.Disk, ownDisk)))
+	}
+	return strings.Join(parts, ";")
 }
 
 // number writes thousandths, the precision that Mesos has.
@@ -221,9 +288,58 @@ func hosts(in Input) string {
 	return b.String()
 }
 
-func resolvConf() string {
-	return "# The host's own DNS server answers for the cluster and asks the resolvers of\n# the cluster for everything else.\nnameserver " +
-		config.DNSAddr + "\noptions timeout:2 attempts:2\n"
+// Files that decide how a machine finds names, and the domains of the cluster.
+const (
+	resolvConf     = "/etc/resolv.conf"
+	resolvedDropIn = "/etc/systemd/resolved.conf.d/dcos.conf"
+	managerDropIn  = "/etc/NetworkManager/conf.d/90-dcos.conf"
+	dhclientHook   = "/etc/dhcp/dhclient-enter-hooks.d/dcos"
+
+	domains = "mesos thisdcos.directory dcos.directory"
+)
+
+// resolver makes the machine find the names of the cluster. Where
+// systemd-resolved answers, it is told whom to ask for them, and all else
+// stays. Otherwise resolv.conf is ours, and those who would write it over are
+// told so.
+func resolver(m Machine, files map[string]string) {
+	if m.Resolved {
+		routes := strings.Fields(domains)
+		for i := range routes {
+			routes[i] = "~" + routes[i]
+		}
+		files[resolvedDropIn] = "# Names of the cluster are asked for at the DNS server that DC/OS runs on this\n# machine.\n[Resolve]\nDNS=" +
+			config.DNSAddr + "\nDomains=" + strings.Join(routes, " ") + "\n"
+		return
+	}
+	files[resolvConf] = ownResolver(m.Resolvers, m.Search)
+	if m.NetworkManager {
+		files[managerDropIn] = "# DC/OS writes /etc/resolv.conf.\n[main]\ndns=none\n"
+	}
+	if m.Dhclient {
+		files[dhclientHook] = "# DC/OS writes /etc/resolv.conf.\nmake_resolv_conf() { :; }\n"
+	}
+}
+
+// ownResolver is a resolv.conf that asks our DNS server first, and those that
+// were there before while it is down.
+func ownResolver(then []netip.Addr, search string) string {
+	var b strings.Builder
+	b.WriteString("# The host's own DNS server answers for the cluster and asks ")
+	if len(then) == 0 {
+		b.WriteString("the resolvers of\n# the cluster for everything else.\n")
+	} else {
+		b.WriteString("others for\n# everything else. The rest is for when it is down.\n")
+	}
+	fmt.Fprintf(&b, "nameserver %s\n", config.DNSAddr)
+	for _, a := range then {
+		fmt.Fprintf(&b, "nameserver %s\n", a)
+	}
+	if search != "" {
+		fmt.Fprintf(&b, "search %s\n", search)
+	}
+	b.WriteString("options timeout:2 attempts:2\n")
+	return b.String()
 }
 
 func line(s string) string {
@@ -237,9 +353,10 @@ func line(s string) string {
 type paths struct {
 	Current, Bin, MasterFile, AgentFile, VarDir, RunDir, LogDir string
 	ContainerdConf, ContainerdSock, UnitContainerd              string
+	Owned                                                       bool // a machine that is not all ours
 }
 
-func render(name string) (string, error) {
+func render(name string, owned bool) (string, error) {
 	t, err := template.ParseFS(templates, "render/"+name)
 	if err != nil {
 		return "", fault.New("read template "+name, fault.Internal, err)
@@ -248,7 +365,7 @@ func render(name string) (string, error) {
 	err = t.Execute(&b, paths{
 		Current: config.CurrentLink, Bin: config.CurrentLink + "/bin", MasterFile: config.MasterFile, AgentFile: config.AgentFile,
 		VarDir: config.VarDir, RunDir: config.RunDir, LogDir: config.LogDir,
-		ContainerdConf: config.ContainerdConf, ContainerdSock: config.ContainerdSock, UnitContainerd: config.UnitContainerd,
+		ContainerdConf: config.ContainerdConf, ContainerdSock: config.ContainerdSock, UnitContainerd: config.UnitContainerd, Owned: owned,
 	})
 	if err != nil {
 		return "", fault.New("render "+name, fault.Internal, err)

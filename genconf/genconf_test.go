@@ -11,11 +11,13 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"dcos.example/dcos/genconf"
 	"dcos.example/dcos/installer/topology"
+	"dcos.example/dcos/providers/local/unit"
 	"dcos.example/dcos/runtime/config"
 	"dcos.example/dcos/runtime/fault"
 )
@@ -46,37 +48,116 @@ func TestRender(t *testing.T) {
 	for _, h := range []topology.Host{
 		host("master-1", topology.RoleMaster, "198.18.0.11"), agent, host("public-agent-1", topology.RolePublicAgent, "198.18.0.254"),
 	} {
-		t.Run(h.Name, func(t *testing.T) {
-			r, err := genconf.Render(input(h))
+		t.Run(h.Name, func(t *testing.T) { golden(t, h.Name, input(h)) })
+	}
+}
+
+// Machines of one's own, as they are found with the distributions' own
+// settings.
+func TestRenderOwned(t *testing.T) {
+	addrs := func(as ...string) (out []netip.Addr) {
+		for _, a := range as {
+			out = append(out, netip.MustParseAddr(a))
+		}
+		return out
+	}
+	machines := map[string]*genconf.Machine{
+		"debian12":   {Dhclient: true, Resolvers: addrs("10.0.0.2", "10.0.0.3"), Search: "corp.example"},
+		"ubuntu2404": {Resolved: true, Resolvers: addrs("10.0.0.2")},
+		"rhel9":      {NetworkManager: true, Resolvers: addrs("10.0.0.2")},
+		"sles15":     {},
+	}
+	own := func(name string, r topology.Role, addr string) topology.Host {
+		return topology.Host{Name: name, Role: r, Addr: netip.MustParseAddr(addr)}
+	}
+	for os, m := range machines {
+		master, agent, public := own("m1", topology.RoleMaster, "10.0.0.11"), own("a1", topology.RoleAgent, "10.0.0.21"), own("p1", topology.RolePublicAgent, "10.0.0.31")
+		public.CPUs, public.Memory = 1.5, 512*topology.MiB
+		for _, h := range []topology.Host{master, agent, public} {
+			in := input(h)
+			in.Topology.Provider, in.Topology.Network, in.Topology.Cluster.Resolvers = topology.OnPrem, topology.Network{}, nil
+			in.Topology.Hosts[0] = master
+			in.Topology.Backup = &topology.Backup{Every: 24 * time.Hour, Keep: 3, Recipients: []string{"age1me"}, S3: &topology.S3{
+				Endpoint: "https://s3.example.com", Bucket: "b", AccessKey: "AKIA0", SecretKey: "S3SECRET"}}
+			in.Secrets.BackupRecipient, in.Secrets.Founders = "age1cluster", []string{"m0"}
+			in.Machine = m
+			if h.Role == topology.RoleMaster || os == "debian12" {
+				t.Run(os+" "+h.Name, func(t *testing.T) { golden(t, os+"-"+h.Name, in) })
+			}
+			r, err := genconf.Render(in)
 			if err != nil {
 				t.Fatal(err)
 			}
-			var b bytes.Buffer
-			fmt.Fprintf(&b, "units: %s\n", strings.Join(r.Units, " "))
-			for _, path := range slices.Sorted(maps.Keys(r.Files)) {
-				f := r.Files[path]
-				fmt.Fprintf(&b, "\n==== %s %04o secret=%t\n%s", path, f.Mode, f.Secret, f.Content)
-				if f.Secret != (f.Mode == 0o600) {
-					t.Errorf("%s: secret files, and no others, are for root alone", path)
-				}
-				if f.Content == "" || !strings.HasSuffix(f.Content, "\n") {
-					t.Errorf("%s is empty or does not end with a newline", path)
+			for _, p := range []string{"/etc/hosts", "/etc/hostname"} {
+				if _, ok := r.Files[p]; ok {
+					t.Errorf("%s %s: %s is the owner's", os, h.Name, p)
 				}
 			}
-			golden := filepath.Join("testdata", h.Name+".golden")
-			if *update {
-				if err := os.WriteFile(golden, b.Bytes(), 0o644); err != nil {
-					t.Fatal(err)
+			for p, f := range r.Files {
+				if h.Role != topology.RoleMaster && strings.Contains(f.Content, "S3SECRET") {
+					t.Errorf("%s of %s holds a key of the store", p, h.Name)
 				}
 			}
-			want, err := os.ReadFile(golden)
+		}
+	}
+}
+
+// Units of machines are read by the first process of local hosts too.
+func TestUnitsAreRead(t *testing.T) {
+	for _, owned := range []*genconf.Machine{nil, {}} {
+		for _, h := range []topology.Host{host("master-1", topology.RoleMaster, "198.18.0.11"), host("agent-1", topology.RoleAgent, "198.18.0.21")} {
+			in := input(h)
+			in.Machine = owned
+			r, err := genconf.Render(in)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if d := cmp.Diff(string(want), b.String()); d != "" {
-				t.Error(d)
+			for _, name := range r.Units {
+				u, err := unit.Parse(name, r.Files[config.UnitDir+"/"+name].Content)
+				if err != nil || len(u.Warnings) > 0 {
+					t.Errorf("%s: %v %v", name, err, u.Warnings)
+				}
+				for _, pre := range u.StartPre {
+					if owned == nil || !pre.IgnoreFailure {
+						t.Errorf("%s: %v", name, pre)
+					}
+				}
 			}
-		})
+		}
+	}
+}
+
+// golden compares all files of a host.
+func golden(t *testing.T, name string, in genconf.Input) {
+	t.Helper()
+	r, err := genconf.Render(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "units: %s\n", strings.Join(r.Units, " "))
+	for _, path := range slices.Sorted(maps.Keys(r.Files)) {
+		f := r.Files[path]
+		fmt.Fprintf(&b, "\n==== %s %04o secret=%t\n%s", path, f.Mode, f.Secret, f.Content)
+		if f.Secret != (f.Mode == 0o600) {
+			t.Errorf("%s: secret files, and no others, are for root alone", path)
+		}
+		if f.Content == "" || !strings.HasSuffix(f.Content, "\n") {
+			t.Errorf("%s is empty or does not end with a newline", path)
+		}
+	}
+	file := filepath.Join("testdata", name+".golden")
+	if *update {
+		if err := os.WriteFile(file, b.Bytes(), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(string(want), b.String()); d != "" {
+		t.Error(d)
 	}
 }
 
