@@ -16,7 +16,7 @@ SIGNER  := go run ./ci/bundle -key '$(KEY)'
 TOOL    := go tool -modfile=tools/go.mod
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build bundle up down demo test unit lint generate bench-install bench clean
+.PHONY: help setup build bundle up down demo lab lab-down test unit lint generate bench-install bench clean
 
 help: ## List the targets
 	@awk -F': .*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,14 @@ up: build bundle ## Make a local cluster and deploy the demo app
 
 down: build ## Destroy everything that `make up` made
 	@demo/down
+
+lab: ## Make five simulated hosts to log into (see ci/lab/README.md)
+	@ci/setup lab
+	@go build -o $(BIN)/lab ./ci/lab/cmd/lab
+	@$(BIN)/lab up
+
+lab-down: ## Take the simulated hosts away
+	@go run ./ci/lab/cmd/lab down
 
 test: build bundle ## Run all tests that must pass before a change lands (as root)
 	@ci/test $(BUNDLE)

@@ -83,6 +83,7 @@ var allow = map[string][]string{
 	"universe": {},
 	"demo":     {},
 	"ci":       {"runtime", "installer", "universe"},
+	"ci/lab":   {"providers/local", "runtime/fault"},
 }
 
 // owners lists libraries that exactly these packages may import: what would
@@ -91,7 +92,7 @@ var owners = map[string][]string{
 	"aead.dev/minisign":                   {"installer/bundle"},
 	"github.com/CycloneDX/":               {"installer/bundle/sbom"},
 	"go.etcd.io/":                         {"runtime/state/etcd"},
-	"github.com/google/nftables":          {"runtime/balancer/nft", "runtime/agent/network", "providers/local", "installer/preflight/probe"},
+	"github.com/google/nftables":          {"runtime/balancer/nft", "runtime/agent/network", "providers/local", "ci/lab", "installer/preflight/probe"},
 	"github.com/containerd/containerd/v2": {"runtime/agent", "ci/bench"},
 	"github.com/containerd/go-cni":        {"runtime/agent/network"},
 	"github.com/pulumi/pulumi/sdk/v3":     {"installer", "providers"},

@@ -86,7 +86,7 @@ func Enter(s Spec) error {
 }
 
 func mountDisk() error {
-	loop, err := attach(ImageFile)
+	loop, err := Attach(ImageFile)
 	if err != nil {
 		return fmt.Errorf("attach disk: %w", err)
 	}

@@ -9,9 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// attach puts the file on a free loop device that detaches itself when its
+// Attach puts the file on a free loop device that detaches itself when its
 // last user goes.
-func attach(image string) (*os.File, error) {
+func Attach(image string) (*os.File, error) {
 	back, err := os.OpenFile(image, os.O_RDWR, 0)
 	if err != nil {
 		return nil, err
