@@ -151,7 +151,7 @@ func judgeAddresses(in *Input) []finding {
 	for _, h := range machines(in) {
 		for _, a := range h.Facts.addresses() {
 			for _, o := range by[a.String()] {
-				if o != h && !slices.Equal(boot(o), boot(h)) {
+				if o != h && o.Addr != h.Addr && !slices.Equal(boot(o), boot(h)) {
 					out = append(out, finding{[]string{h.Name, o.Name}, fail("%s has %s, the address of %s", h.Name, a, o.Name).
 						do("take %s away from %s (ip address del), or correct the address of %s in the file", a, h.Name, o.Name)})
 				}

@@ -24,6 +24,20 @@ for t in cat cp chmod chown cut date df du find getent grep head id ip kill ln l
   has $t && echo "tool $t"
 done
 
+# What a login prints by itself, and whether its locale is there.
+if has bash && has timeout; then
+  timeout 1 bash -lc : 2>&1 </dev/null | while read -r l; do [ -n "$l" ] && echo "noise $l" && break; done
+fi
+for f in /etc/locale.conf /etc/default/locale; do
+  [ -r $f ] || continue
+  while IFS='=' read -r k v; do
+    [ "$k" = LANG ] || continue
+    v=${v#\"}; v=${v%\"}
+    if has locale && LC_ALL=$v locale charmap 2>&1 >/dev/null | grep -q .; then echo "locale missing $v"; else echo "locale there $v"; fi
+  done < $f
+  break
+done
+
 # Processors, memory, swap, cgroups.
 echo "cpus $(getconf _NPROCESSORS_ONLN 2>/dev/null || nproc)"
 while read -r k v _; do

@@ -2,6 +2,7 @@ package preflight
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -233,16 +234,18 @@ func reachedBy(h *Host, in *Input) (shut []string, tried bool) {
 
 // openPorts is the command that opens the ports of a host's role.
 func openPorts(h *Host) string {
-	var list []string
-	for p := range ports(h.Role) {
-		list = append(list, fmt.Sprint(p))
+	list := []string{"1025-32000"} // of tasks, and the agent's own
+	if isMaster(h) {
+		list = nil
+		for _, p := range slices.Sorted(maps.Keys(ports(h.Role))) {
+			list = append(list, fmt.Sprint(p))
+		}
 	}
-	slices.Sort(list)
 	switch {
 	case h.Facts.has("firewall", "firewalld"):
-		return fmt.Sprintf("on %s: firewall-cmd --permanent --add-port={%s}/tcp --add-port=53/udp && firewall-cmd --reload", h.Name, strings.Join(list, ",")+",53")
+		return fmt.Sprintf("on %s: firewall-cmd --permanent --add-port=%s/tcp --add-service=dns && firewall-cmd --reload", h.Name, strings.Join(list, "/tcp --add-port="))
 	case h.Facts.has("firewall", "ufw"):
-		return fmt.Sprintf("on %s: ufw allow proto tcp from NETWORK to any port %s; ufw allow 53", h.Name, strings.Join(list, ","))
+		return fmt.Sprintf("on %s: ufw allow proto tcp to any port %s && ufw allow 53", h.Name, strings.ReplaceAll(strings.Join(list, ","), "-", ":"))
 	default:
 		return fmt.Sprintf("on %s, accept TCP ports %s and UDP port 53 from the cluster's hosts before the chain drops", h.Name, strings.Join(list, ", "))
 	}

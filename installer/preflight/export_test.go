@@ -1,0 +1,8 @@
+package preflight
+
+var (
+	ParseFacts = parseFacts
+	Script     = script
+	Plan       = plan
+	Ports      = ports
+)
