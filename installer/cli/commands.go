@@ -3,9 +3,7 @@ package cli
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -16,44 +14,11 @@ import (
 	"github.com/hashicorp/hcl/v2/hclwrite"
 	"github.com/spf13/cobra"
 
-	_ "embed"
-
 	"dcos.example/dcos/installer/blueprint"
 	"dcos.example/dcos/installer/cli/view"
 	"dcos.example/dcos/installer/diag"
 	"dcos.example/dcos/runtime/fault"
 )
-
-//go:embed init.hcl
-var initFile []byte
-
-func (r *run) initCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:   "init [FILE]",
-		Short: "Write a commented file to start from",
-		Args:  cobra.MaximumNArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error {
-			path := r.file(args)
-			f, err := os.OpenFile(r.abs(path), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
-			if errors.Is(err, fs.ErrExist) {
-				return fault.Newf("write "+path, fault.Exists, "the file exists; it is left as it is")
-			}
-			if err != nil {
-				return fault.New("write "+path, fault.Denied, err)
-			}
-			_, err = f.Write(initFile)
-			if err = errors.Join(err, f.Close()); err != nil {
-				return fault.New("write "+path, fault.Denied, err)
-			}
-			arg := ""
-			if path != defaultFile {
-				arg = " " + path
-			}
-			return r.show(view.Message{What: "init", Fields: map[string]string{"file": path},
-				Text: fmt.Sprintf("Wrote %s: one master, two agents and a public agent on this machine.\nLook at it, then run: dcos-install apply%s", path, arg)})
-		},
-	}
-}
 
 func (r *run) validateCommand() *cobra.Command {
 	return r.withVariables(&cobra.Command{

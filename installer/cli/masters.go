@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/pulumi/pulumi/sdk/v3/go/common/tokens"
+
 	"dcos.example/dcos/installer/engine"
 	"dcos.example/dcos/installer/program"
 	"dcos.example/dcos/installer/topology"
@@ -40,7 +42,7 @@ func (w *work) keepsMasters(p *engine.Plan) error {
 			"Set the count of node_group \"master\" to %d again. %s", len(have), len(want), len(have), anew)
 	}
 	for _, step := range p.Steps {
-		if step.Type == string(program.TypeHost) && step.Op == engine.OpReplace && slices.Contains(have, step.Name) {
+		if program.IsHost(tokens.Type(step.Type)) && step.Op == engine.OpReplace && slices.Contains(have, step.Name) {
 			return fault.Newf(op, fault.Invalid, "%s would be made anew, because its %s would change, and the cluster's state on it would be lost.\n"+
 				"Take that change of the file back. %s", step.Name, strings.Join(step.ReplaceKeys, " and "), anew)
 		}

@@ -122,7 +122,7 @@ func (s *session) hosts(st *stack.State, drift []engine.Drift, looked bool) []vi
 	out := []view.HostStatus{}
 	for _, res := range st.Resources() {
 		k := engine.KeyOf(res.URN)
-		if k.Type != program.TypeHost {
+		if !program.IsHost(k.Type) {
 			continue
 		}
 		h := view.HostStatus{Name: k.Name, Role: text(res.Inputs["role"]), Address: text(res.Inputs["address"]), State: "recorded"}
