@@ -250,6 +250,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or input, 3 the plan has changes (wi
 	root.AddCommand(r.initCommand(), r.validateCommand(), r.planCommand(), r.applyCommand(), r.statusCommand(), r.outputCommand(),
 		r.upgradeCommand(), r.confirmCommand(), r.rollbackCommand(), r.destroyCommand(), r.historyCommand(), r.hostCommand(), r.fmtCommand(), r.versionCommand())
 	root.AddCommand(r.bundleCommand())
+	root.AddCommand(r.importCommand())
 	for _, c := range root.Commands() {
 		r.strictArgs(c)
 	}
