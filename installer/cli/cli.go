@@ -18,6 +18,7 @@ import (
 	"dcos.example/dcos/installer/bundle"
 	"dcos.example/dcos/installer/cli/view"
 	"dcos.example/dcos/installer/diag"
+	"dcos.example/dcos/installer/host"
 	"dcos.example/dcos/installer/stack"
 	"dcos.example/dcos/providers"
 	"dcos.example/dcos/runtime/config"
@@ -47,8 +48,11 @@ type App struct {
 
 	// Providers returns what makes the resources of a cluster.
 	Providers func(ProviderOptions) (providers.Set, error)
-	// Hosts returns power over single hosts; nil: there is none.
+	// Hosts returns power over single hosts; nil, also as its answer: there is
+	// none.
 	Hosts func(ProviderOptions) (HostControl, error)
+	// Open reaches hosts of every kind. What it holds open is the caller's.
+	Open host.Opener
 	// Leftovers finds what is left of clusters whose state is lost; nil: it
 	// cannot be found.
 	Leftovers func(ProviderOptions) (Leftovers, error)

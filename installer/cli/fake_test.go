@@ -181,6 +181,7 @@ func app() *cli.App {
 			return nil
 		},
 		Hosts: func(cli.ProviderOptions) (cli.HostControl, error) { return power{env("WORLD") + "/power.log"}, nil },
+		Open:  open,
 		Abort: func() { os.Exit(130) },
 	}
 }
@@ -205,7 +206,7 @@ func (p power) Start(_ context.Context, cluster, name string) error {
 	return p.note("start %s %s", cluster, name)
 }
 
-func (p power) Open(_ context.Context, ref host.Ref) (host.Host, error) {
+func open(_ context.Context, ref host.Ref) (host.Host, error) {
 	return machine{dir: ref.Dir, name: ref.Name}, nil
 }
 

@@ -10,7 +10,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"dcos.example/dcos/installer/cli/view"
-	"dcos.example/dcos/installer/engine"
 	"dcos.example/dcos/installer/host"
 	"dcos.example/dcos/installer/program"
 	"dcos.example/dcos/runtime/fault"
@@ -22,8 +21,6 @@ type HostControl interface {
 	Stop(ctx context.Context, cluster, name string, now bool) error
 	// Start boots a host that is down.
 	Start(ctx context.Context, cluster, name string) error
-	// Open reaches a host that runs.
-	Open(ctx context.Context, ref host.Ref) (host.Host, error)
 }
 
 // HostGone is the error of Start for a host of which nothing is left.
@@ -48,7 +45,7 @@ func (r *run) hostCommand() *cobra.Command {
 	stop := &cobra.Command{
 		Use: "stop NAME", Short: "End a host; its disk stays. An apply starts it again", Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			return r.withHost(args[0], "host stop", func(s *session, h HostControl, _ resource.PropertyMap) error {
+			return r.withHost(args[0], "host stop", func(s *session, h HostControl) error {
 				if err := h.Stop(c.Context(), s.cluster, args[0], now); err != nil {
 					return err
 				}
@@ -60,7 +57,7 @@ func (r *run) hostCommand() *cobra.Command {
 	start := &cobra.Command{
 		Use: "start NAME", Short: "Boot a host that is down", Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			return r.withHost(args[0], "host start", func(s *session, h HostControl, _ resource.PropertyMap) error {
+			return r.withHost(args[0], "host start", func(s *session, h HostControl) error {
 				if err := h.Start(c.Context(), s.cluster, args[0]); err != nil {
 					return err
 				}
@@ -71,8 +68,8 @@ func (r *run) hostCommand() *cobra.Command {
 	exec := &cobra.Command{
 		Use: "exec NAME -- COMMAND [ARG…]", Short: "Run a command on a host, to its end", Args: cobra.MinimumNArgs(2),
 		RunE: func(c *cobra.Command, args []string) error {
-			return r.withHost(args[0], "host exec", func(_ *session, h HostControl, outputs resource.PropertyMap) error {
-				m, err := open(c.Context(), h, args[0], outputs)
+			return r.withRecord(args[0], "host exec", func(_ *session, outputs resource.PropertyMap) error {
+				m, err := r.reach(c.Context(), args[0], outputs)
 				if err != nil {
 					return err
 				}
@@ -99,13 +96,13 @@ func (r *run) hostCommand() *cobra.Command {
 	return parent
 }
 
-// open reaches a recorded host.
-func open(ctx context.Context, h HostControl, name string, outputs resource.PropertyMap) (host.Host, error) {
+// reach opens a recorded host.
+func (r *run) reach(ctx context.Context, name string, outputs resource.PropertyMap) (host.Host, error) {
 	ref, err := reference(name, outputs)
 	if err != nil {
 		return nil, err
 	}
-	return h.Open(ctx, ref)
+	return r.app.Open(ctx, ref)
 }
 
 // reference reads how to reach a recorded host.
@@ -121,10 +118,9 @@ func reference(name string, outputs resource.PropertyMap) (host.Ref, error) {
 	return host.Ref{Kind: host.KindLocal, Dir: text(outputs["dir"]), Name: name}, nil
 }
 
-// withHost finds a recorded host and what controls it. As the stack's lock is
-// not taken, a host can be stopped in the middle of an apply too: that is what
-// drills do.
-func (r *run) withHost(name, command string, f func(*session, HostControl, resource.PropertyMap) error) error {
+// withRecord finds a recorded host. As the stack's lock is not taken, a host
+// can be looked into in the middle of an apply too.
+func (r *run) withRecord(name, command string, f func(*session, resource.PropertyMap) error) error {
 	s, err := r.openExisting(nil, command)
 	if err != nil {
 		return err
@@ -133,23 +129,34 @@ func (r *run) withHost(name, command string, f func(*session, HostControl, resou
 	if err != nil {
 		return err
 	}
-	res := st.Live(engine.Key{Type: program.TypeHost, Name: name}.URN(s.stack.Name()))
+	res := st.Live(program.HostKey(s.meta.Provider, name).URN(s.stack.Name()))
 	if res == nil {
 		return fault.Newf("find host "+name, fault.NotFound, "cluster %s has no such host; dcos-install status lists them", s.cluster)
 	}
 	if err := r.app.Allowed(s.meta.Provider); err != nil {
 		return err
 	}
-	if r.app.Hosts == nil {
-		return fault.Newf("control host "+name, fault.Invalid, "provider %s has no power over its hosts", s.meta.Provider)
-	}
-	trust, err := r.trust(s.meta)
-	if err != nil {
-		return err
-	}
-	h, err := r.app.Hosts(ProviderOptions{Kind: s.meta.Provider, StateDir: s.stack.Dir(), Dir: s.meta.Dir, Bundle: s.meta.Bundle, Trust: trust})
-	if err != nil {
-		return fmt.Errorf("control host %s: %w", name, err)
-	}
-	return f(s, h, res.Outputs)
+	return f(s, res.Outputs)
+}
+
+// withHost finds a recorded host and what controls it. It can be stopped in
+// the middle of an apply: that is what drills do.
+func (r *run) withHost(name, command string, f func(*session, HostControl) error) error {
+	return r.withRecord(name, command, func(s *session, _ resource.PropertyMap) error {
+		trust, err := r.trust(s.meta)
+		if err != nil {
+			return err
+		}
+		var h HostControl
+		if r.app.Hosts != nil {
+			h, err = r.app.Hosts(ProviderOptions{Kind: s.meta.Provider, StateDir: s.stack.Dir(), Dir: s.meta.Dir, Bundle: s.meta.Bundle, Trust: trust})
+		}
+		if err != nil {
+			return fmt.Errorf("control host %s: %w", name, err)
+		}
+		if h == nil {
+			return fault.Newf("control host "+name, fault.Invalid, "the installer has no power over hosts of provider %s; switch it on or off where it stands", s.meta.Provider)
+		}
+		return f(s, h)
+	})
 }

@@ -65,7 +65,7 @@ func (r *run) stray(s *session) error {
 		return err
 	}
 	left, err := r.app.Leftovers(ProviderOptions{Kind: s.meta.Provider, StateDir: s.stack.Dir(), Dir: s.meta.Dir})
-	if err != nil {
+	if err != nil || left == nil {
 		return err
 	}
 	origin, hosts, found, err := left.Origin(s.cluster)
@@ -121,7 +121,7 @@ func (r *run) destroyStray(ctx context.Context, args []string, name, dir string,
 		}
 	}
 	left, err := r.app.Leftovers(o)
-	if err != nil {
+	if err != nil || left == nil {
 		return false, err
 	}
 	origin, hosts, found, err := left.Origin(name)

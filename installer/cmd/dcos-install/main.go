@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -14,8 +15,10 @@ import (
 	"dcos.example/dcos/installer/bootstrap"
 	"dcos.example/dcos/installer/bundle"
 	"dcos.example/dcos/installer/cli"
+	"dcos.example/dcos/installer/preflight"
 	"dcos.example/dcos/providers"
 	"dcos.example/dcos/providers/local"
+	"dcos.example/dcos/providers/onprem"
 )
 
 func main() {
@@ -26,18 +29,23 @@ func main() {
 	interrupts := make(chan os.Signal, 2)
 	signal.Notify(interrupts, os.Interrupt, syscall.SIGTERM)
 	out := int(os.Stdout.Fd())
+	hosts := newReach(os.Getenv, os.Stderr)
 	app := cli.App{
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
 		Terminal: term.IsTerminal(out), Interactive: term.IsTerminal(int(os.Stdin.Fd())) && term.IsTerminal(out),
 		Env: os.Environ(), Dir: dir,
-		Providers: machines, Hosts: hosts, Leftovers: leftovers, Bundle: cli.ReadBundle, Allowed: allowed,
+		Providers: hosts.providers, Hosts: power, Open: hosts.open, Leftovers: leftovers, Bundle: cli.ReadBundle, Preflight: preflight.Collect, Allowed: allowed,
 		Interrupts: interrupts,
 		Abort:      func() { os.Exit(130) }, // the shell's code for death by Ctrl-C
 	}
 	if w, _, err := term.GetSize(out); err == nil {
 		app.Columns = w
 	}
-	os.Exit(app.Run(context.Background(), os.Args[1:]))
+	code := app.Run(context.Background(), os.Args[1:])
+	if err := hosts.pool.Close(); err != nil {
+		fmt.Fprintln(os.Stderr, "close connections:", err)
+	}
+	os.Exit(code)
 }
 
 // allowed says why this process cannot make machines of a kind.
@@ -48,13 +56,19 @@ func allowed(kind string) error {
 	return nil
 }
 
-// machines returns the providers of a cluster.
-func machines(o cli.ProviderOptions) (providers.Set, error) {
+// providers returns what makes a cluster.
+func (r reach) providers(o cli.ProviderOptions) (providers.Set, error) {
+	set := providers.Set{"dcos": bootstrap.New(bootstrap.Options{Trust: o.Trust, Open: r.open})}
+	if o.Kind == "onprem" {
+		set["onprem"] = onprem.New(r.ask)
+		return set, nil
+	}
 	p, err := localProvider(o)
 	if err != nil {
 		return nil, err
 	}
-	return providers.Set{"local": p, "dcos": bootstrap.New(bootstrap.Options{Trust: o.Trust})}, nil
+	set["local"] = p
+	return set, nil
 }
 
 func localProvider(o cli.ProviderOptions) (*local.Provider, error) {

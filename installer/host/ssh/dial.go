@@ -28,7 +28,6 @@ const missed = 3
 // line is the way to one machine, with the connection that is open on it.
 type line struct {
 	pool  *Pool
-	ref   host.Ref
 	slots chan struct{} // one for each session
 
 	mu   sync.Mutex
@@ -43,6 +42,7 @@ type conn struct {
 	beneath []func() error // what else to close
 	dead    chan struct{}  // closed when the connection is over
 	ends    sync.WaitGroup
+	key     gossh.PublicKey // that the machine proved to have
 	facts   facts.Facts
 	denied  error // why one cannot become root; asking again would only count as another attempt
 }
@@ -81,53 +81,69 @@ func (l *line) close() error {
 
 // connected returns the connection, made if there is none that lives. Callers
 // that come meanwhile wait for the first.
-func (l *line) connected(ctx context.Context) (*conn, error) {
+func (m *machine) connected(ctx context.Context) (*conn, error) {
 	for {
-		l.mu.Lock()
+		m.mu.Lock()
 		switch {
-		case l.gone:
-			l.mu.Unlock()
-			return nil, fault.Newf("reach host "+l.ref.Name, fault.Unavailable, "the installer is ending")
-		case l.conn != nil && l.conn.alive():
-			c := l.conn
-			l.mu.Unlock()
-			return c, c.denied
-		case l.busy != nil:
-			busy := l.busy
-			l.mu.Unlock()
+		case m.gone:
+			m.mu.Unlock()
+			return nil, fault.Newf("reach host "+m.ref.Name, fault.Unavailable, "the installer is ending")
+		case m.conn != nil && m.conn.alive():
+			c := m.conn
+			m.mu.Unlock()
+			return c, m.accepts(c)
+		case m.busy != nil:
+			busy := m.busy
+			m.mu.Unlock()
 			select {
 			case <-busy:
 				continue
 			case <-ctx.Done():
-				return nil, l.fail(stop(ctx))
+				return nil, m.fail(stop(ctx))
 			}
 		}
-		busy, old := make(chan struct{}), l.conn
-		l.busy, l.conn = busy, nil
-		l.mu.Unlock()
+		busy, old := make(chan struct{}), m.conn
+		m.busy, m.conn = busy, nil
+		m.mu.Unlock()
 		if old != nil {
 			old.close()
 		}
-		c, err := l.dial(ctx)
-		l.mu.Lock()
-		l.busy = nil
+		c, err := m.dial(ctx)
+		m.mu.Lock()
+		m.busy = nil
 		close(busy)
-		if err == nil && l.gone {
-			l.mu.Unlock()
-			return nil, errors.Join(fault.Newf("reach host "+l.ref.Name, fault.Unavailable, "the installer is ending"), c.close())
+		if err == nil && m.gone {
+			m.mu.Unlock()
+			return nil, errors.Join(fault.Newf("reach host "+m.ref.Name, fault.Unavailable, "the installer is ending"), c.close())
 		}
-		l.conn = c
-		l.mu.Unlock()
+		m.conn = c
+		m.mu.Unlock()
 		if err != nil {
-			return nil, l.fail(err)
+			return nil, m.fail(err)
 		}
 		return c, c.denied
 	}
 }
 
+// accepts says whether a connection, which another reference may have made, is
+// good for this one.
+func (m *machine) accepts(c *conn) error {
+	if c.denied != nil {
+		return c.denied
+	}
+	id, err := m.pool.identity(m.ref.SSH.Login)
+	if err == nil {
+		err = id.check(m.ref.SSH.Endpoint(), c.client.RemoteAddr(), c.key)
+	}
+	if err != nil {
+		return m.fail(err)
+	}
+	return nil
+}
+
 // fail says which host it was.
-func (l *line) fail(err error) error {
-	return fault.New("reach host "+l.ref.Name, fault.KindOf(err), err)
+func (m *machine) fail(err error) error {
+	return fault.New("reach host "+m.ref.Name, fault.KindOf(err), err)
 }
 
 func stop(ctx context.Context) error {
@@ -136,14 +152,14 @@ func stop(ctx context.Context) error {
 
 // dial connects, again after failures that pass by themselves: sshd that
 // starts just now, or has too many logins at once.
-func (l *line) dial(ctx context.Context) (*conn, error) {
+func (m *machine) dial(ctx context.Context) (*conn, error) {
 	pause := 300 * time.Millisecond
 	for n := 1; ; n++ {
-		c, passes, err := l.dialOnce(ctx)
-		if err == nil || !passes || n >= l.pool.o.Attempts || ctx.Err() != nil {
+		c, passes, err := m.dialOnce(ctx)
+		if err == nil || !passes || n >= m.pool.o.Attempts || ctx.Err() != nil {
 			return c, err
 		}
-		l.pool.o.Log.Info("connect again", "host", l.ref.Name, "attempt", n, "err", err)
+		m.pool.o.Log.Info("connect again", "host", m.ref.Name, "attempt", n, "err", err)
 		if !sleep(ctx, pause) {
 			return nil, err
 		}
@@ -163,41 +179,41 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-func (l *line) timeout() time.Duration {
-	if l.ref.SSH.Timeout > 0 {
-		return l.ref.SSH.Timeout
+func (m *machine) timeout() time.Duration {
+	if m.ref.SSH.Timeout > 0 {
+		return m.ref.SSH.Timeout
 	}
-	return l.pool.o.Timeout
+	return m.pool.o.Timeout
 }
 
-func (l *line) dialOnce(ctx context.Context) (_ *conn, passes bool, err error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, l.timeout(), errSlow)
+func (m *machine) dialOnce(ctx context.Context) (_ *conn, passes bool, err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, m.timeout(), errSlow)
 	defer cancel()
 	c := &conn{dead: make(chan struct{})}
 	dialer := (&net.Dialer{}).DialContext
-	if b := l.ref.SSH.Bastion; b != nil {
-		through, passes, err := l.pool.handshake(ctx, dialer, *b)
+	if b := m.ref.SSH.Bastion; b != nil {
+		through, _, passes, err := m.pool.handshake(ctx, dialer, *b)
 		if err != nil {
 			return nil, passes, fault.Newf("go through bastion "+b.Endpoint(), fault.KindOf(err), "%w", err)
 		}
 		c.beneath = append(c.beneath, through.Close)
 		dialer = through.DialContext
 	}
-	c.client, passes, err = l.pool.handshake(ctx, dialer, l.ref.SSH.Login)
+	c.client, c.key, passes, err = m.pool.handshake(ctx, dialer, m.ref.SSH.Login)
 	if err != nil {
 		for _, f := range c.beneath {
 			f()
 		}
-		if b := l.ref.SSH.Bastion; b != nil {
+		if b := m.ref.SSH.Bastion; b != nil {
 			err = fault.Newf("from bastion "+b.Endpoint(), fault.KindOf(err), "%w", err)
 		}
 		return nil, passes, err
 	}
 	c.ends.Go(func() { c.client.Wait(); close(c.dead) })
-	c.ends.Go(func() { l.pool.keepAlive(c) })
-	if err := l.hello(ctx, c); err != nil {
+	c.ends.Go(func() { m.pool.keepAlive(c) })
+	if err := m.hello(ctx, c); err != nil {
 		if fault.Is(err, fault.Denied) || fault.Is(err, fault.Invalid) {
-			c.denied = l.fail(err) // kept with the connection
+			c.denied = m.fail(err) // kept with the connection
 			return c, false, nil
 		}
 		return nil, true, errors.Join(err, c.close())
@@ -208,25 +224,29 @@ func (l *line) dialOnce(ctx context.Context) (_ *conn, passes bool, err error) {
 var errSlow = errors.New("it takes too long")
 
 // handshake connects to the machine at l and logs in.
-func (p *Pool) handshake(ctx context.Context, dial func(context.Context, string, string) (net.Conn, error), l host.Login) (_ *gossh.Client, passes bool, err error) {
+func (p *Pool) handshake(ctx context.Context, dial func(context.Context, string, string) (net.Conn, error), l host.Login) (_ *gossh.Client, key gossh.PublicKey, passes bool, err error) {
 	id, err := p.identity(l)
 	if err != nil {
-		return nil, false, err
+		return nil, nil, false, err
 	}
 	pr, err := p.proof(l)
 	if err != nil {
-		return nil, false, err
+		return nil, nil, false, err
 	}
 	defer pr.close()
 	raw, err := dial(ctx, "tcp", l.Endpoint())
 	if err != nil {
 		passes, err := unreachable(ctx, l, err)
-		return nil, passes, err
+		return nil, nil, passes, err
+	}
+	shown := func(name string, remote net.Addr, k gossh.PublicKey) error {
+		key = k
+		return id.check(name, remote, k)
 	}
 	// The handshake itself knows no context.
 	unhook := context.AfterFunc(ctx, func() { raw.Close() })
 	cc, chans, reqs, err := gossh.NewClientConn(raw, l.Endpoint(), &gossh.ClientConfig{
-		User: l.User, Auth: pr.methods, HostKeyCallback: id.check, HostKeyAlgorithms: id.algos, ClientVersion: "SSH-2.0-dcos-install",
+		User: l.User, Auth: pr.methods, HostKeyCallback: shown, HostKeyAlgorithms: id.algos, ClientVersion: "SSH-2.0-dcos-install",
 	})
 	if !unhook() && err == nil {
 		err = context.Cause(ctx)
@@ -235,9 +255,9 @@ func (p *Pool) handshake(ctx context.Context, dial func(context.Context, string,
 	if err != nil {
 		raw.Close()
 		passes, err := refused(ctx, l, pr, err)
-		return nil, passes, err
+		return nil, nil, passes, err
 	}
-	return gossh.NewClient(cc, chans, reqs), false, nil
+	return gossh.NewClient(cc, chans, reqs), key, false, nil
 }
 
 // unreachable explains why there is no connection.

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"time"
 
+	gossh "golang.org/x/crypto/ssh"
+
 	"dcos.example/dcos/installer/host"
 	"dcos.example/dcos/runtime/config"
 	"dcos.example/dcos/runtime/fault"
@@ -22,7 +24,7 @@ import (
 // machine is one host.
 type machine struct {
 	*line
-	name string
+	ref host.Ref
 }
 
 var _ host.Host = (*machine)(nil)
@@ -56,13 +58,13 @@ func (m *machine) lost(what string, err error) error {
 	if f, ok := err.(*fault.Error); ok && f.Err != nil { // what it did is said in our words
 		err = f.Err
 	}
-	return fault.New("host "+m.name+": "+what, kind, err)
+	return fault.New("host "+m.ref.Name+": "+what, kind, err)
 }
 
 // failed is the error of a command that did. It ends with what the command
 // said.
 func (m *machine) failed(ctx context.Context, what string, r result) error {
-	op := "host " + m.name + ": " + what
+	op := "host " + m.ref.Name + ": " + what
 	said := strings.TrimSpace(r.errors)
 	if said == "" {
 		said = strings.TrimSpace(r.out)
@@ -94,6 +96,17 @@ func (m *machine) space(ctx context.Context) string {
 	return " (" + strings.Join(parts, ", ") + ")"
 }
 
+// HostKey is the key that the machine proved to have when it was last
+// connected to, as authorized_keys has it.
+func (m *machine) HostKey() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.conn == nil {
+		return ""
+	}
+	return strings.TrimSpace(string(gossh.MarshalAuthorizedKey(m.conn.key)))
+}
+
 // Run implements host.Host. It is not repeated: what the program does twice
 // only the caller knows.
 func (m *machine) Run(ctx context.Context, argv ...string) (host.Output, error) {
@@ -115,11 +128,11 @@ func (m *machine) ReadFile(ctx context.Context, path string) (host.File, error) 
 	}
 	head, data, _ := strings.Cut(out, "\n")
 	if head == "none" {
-		return host.File{}, fault.New("host "+m.name+": "+what, fault.NotFound, fs.ErrNotExist)
+		return host.File{}, fault.New("host "+m.ref.Name+": "+what, fault.NotFound, fs.ErrNotExist)
 	}
 	f, _, err := parseStat(head)
 	if err != nil {
-		return f, fault.New("host "+m.name+": "+what, fault.Internal, err)
+		return f, fault.New("host "+m.ref.Name+": "+what, fault.Internal, err)
 	}
 	f.Data = []byte(data)
 	return f, nil
@@ -167,9 +180,9 @@ func (m *machine) ReadLink(ctx context.Context, path string) (string, error) {
 	e, ok := v.Files[path]
 	switch {
 	case !ok:
-		return "", fault.New("host "+m.name+": read link "+path, fault.NotFound, fs.ErrNotExist)
+		return "", fault.New("host "+m.ref.Name+": read link "+path, fault.NotFound, fs.ErrNotExist)
 	case e.Link == "":
-		return "", fault.Newf("host "+m.name+": read link "+path, fault.Invalid, "it is no link")
+		return "", fault.Newf("host "+m.ref.Name+": read link "+path, fault.Invalid, "it is no link")
 	}
 	return e.Link, nil
 }
@@ -187,7 +200,7 @@ func (m *machine) look(ctx context.Context, what string, q host.Query) (host.Vie
 	}
 	v, err := parseLook(out, q, time.Now())
 	if err != nil {
-		return v, fault.New("host "+m.name+": "+what, fault.Internal, err)
+		return v, fault.New("host "+m.ref.Name+": "+what, fault.Internal, err)
 	}
 	return v, nil
 }

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -100,15 +101,16 @@ func (p *Pool) Open(ctx context.Context, ref host.Ref) (host.Host, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &machine{line: l, name: ref.Name}
-	if _, err := l.connected(ctx); err != nil {
+	m := &machine{line: l, ref: ref}
+	if _, err := m.connected(ctx); err != nil {
 		return nil, err
 	}
 	return m, nil
 }
 
 // line returns the way to the machine of ref, made on first use. References
-// with other keys or passwords are other ways.
+// that log in in another way are other ways; which key is expected is for each
+// reference to check.
 func (p *Pool) line(ref host.Ref) (*line, error) {
 	if ref.Kind != host.KindSSH {
 		return nil, fault.Newf("reach host "+ref.Name, fault.Invalid, "it is not reached over SSH but as %q", ref.Kind)
@@ -121,24 +123,24 @@ func (p *Pool) line(ref host.Ref) (*line, error) {
 	key := ref.Name + "\x00" + wayTo(ref.SSH)
 	l := p.lines[key]
 	if l == nil {
-		l = &line{pool: p, ref: ref, slots: make(chan struct{}, maxSessions)}
+		l = &line{pool: p, slots: make(chan struct{}, maxSessions)}
 		p.lines[key] = l
 	}
 	return l, nil
 }
 
-// wayTo is everything that makes two ways to a machine different. It stays in
-// memory.
+// wayTo is everything that makes two ways to a machine different. With its
+// passwords it stays in memory.
 func wayTo(s host.SSH) string {
 	parts := []string{login(s.Login), string(s.Sudo), s.SudoPassword}
 	if s.Bastion != nil {
-		parts = append(parts, login(*s.Bastion))
+		parts = append(parts, login(*s.Bastion), s.Bastion.KnownHosts, s.Bastion.HostKey)
 	}
 	return strings.Join(parts, "\x00")
 }
 
 func login(l host.Login) string {
-	return strings.Join([]string{l.Endpoint(), l.User, l.KeyFile, l.Password, l.KnownHosts, l.HostKey}, "\x01")
+	return strings.Join([]string{l.Endpoint(), l.User, l.KeyFile, l.Password, strconv.FormatBool(l.UseAgent)}, "\x01")
 }
 
 // expand replaces a leading ~ of a path.

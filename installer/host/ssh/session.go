@@ -46,14 +46,14 @@ var errLost = errors.New("the connection was lost")
 
 // run runs a command on the machine. The error is about the way there, the
 // result about what happened there.
-func (l *line) run(ctx context.Context, c command) (result, error) {
+func (m *machine) run(ctx context.Context, c command) (result, error) {
 	pause := 200 * time.Millisecond
 	for n := 1; ; n++ {
-		conn, err := l.connected(ctx)
+		conn, err := m.connected(ctx)
 		if err != nil {
 			return result{}, err
 		}
-		r, begun, err := l.session(ctx, conn, c)
+		r, begun, err := m.session(ctx, conn, c)
 		if err == nil && r.code != cut {
 			return r, nil
 		}
@@ -66,10 +66,10 @@ func (l *line) run(ctx context.Context, c command) (result, error) {
 		if c.once && begun {
 			return r, fault.Newf("do it", fault.Unavailable, "%w; whether it was done is not known", err)
 		}
-		if n >= l.pool.o.Attempts {
+		if n >= m.pool.o.Attempts {
 			return r, fault.Newf("do it", fault.Unavailable, "tried %d times: %w", n, err)
 		}
-		l.pool.o.Log.Info("try again", "host", l.ref.Name, "what", c.what, "attempt", n, "err", err)
+		m.pool.o.Log.Info("try again", "host", m.ref.Name, "what", c.what, "attempt", n, "err", err)
 		if !sleep(ctx, pause) {
 			return r, fault.New("do it", fault.Unavailable, context.Cause(ctx))
 		}
@@ -79,19 +79,19 @@ func (l *line) run(ctx context.Context, c command) (result, error) {
 
 // session runs a command in a session of its own. Begun tells whether the
 // machine may have seen it.
-func (l *line) session(ctx context.Context, c *conn, cmd command) (r result, begun bool, err error) {
+func (m *machine) session(ctx context.Context, c *conn, cmd command) (r result, begun bool, err error) {
 	select {
-	case l.slots <- struct{}{}:
-		defer func() { <-l.slots }()
+	case m.slots <- struct{}{}:
+		defer func() { <-m.slots }()
 	case <-ctx.Done():
 		return r, false, context.Cause(ctx)
 	}
-	s, err := l.channel(ctx, c)
+	s, err := m.channel(ctx, c)
 	if err != nil {
 		return r, false, err
 	}
 	defer s.Close()
-	in := l.wrap(cmd)
+	in := m.wrap(cmd)
 	out, errs := &limited{max: maxOutput}, &tail{max: maxErrors}
 	s.Stdin, s.Stdout, s.Stderr = in.stdin, out, errs
 	if err := s.Start(in.command); err != nil {
@@ -138,7 +138,7 @@ func (l *line) session(ctx context.Context, c *conn, cmd command) (r result, beg
 		if r.code == 0 {
 			r.code = 255
 		}
-		return r, true, l.shut(r)
+		return r, true, m.shut(r)
 	}
 	return r, true, nil
 }
@@ -148,7 +148,7 @@ var signals = map[string]int{"HUP": 1, "INT": 2, "QUIT": 3, "ILL": 4, "ABRT": 6,
 
 // channel opens a session. An sshd with fewer sessions than usual refuses; then
 // one has to end first.
-func (l *line) channel(ctx context.Context, c *conn) (*gossh.Session, error) {
+func (m *machine) channel(ctx context.Context, c *conn) (*gossh.Session, error) {
 	pause := 20 * time.Millisecond
 	for n := 0; ; n++ {
 		s, err := c.client.NewSession()
@@ -176,7 +176,7 @@ type wrapped struct {
 // script's bytes, so the data follows it; and runs it only if its last line
 // arrived. The command line holds no quotes within quotes: the login shell may
 // be any.
-func (l *line) wrap(c command) wrapped {
+func (m *machine) wrap(c command) wrapped {
 	mark := "dcos-" + rand.Text()
 	script := "run() {\n[ \"$1\" = END ] || exit " + fmt.Sprint(cut) + "\n" +
 		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C; export PATH LC_ALL\n" +
@@ -187,11 +187,11 @@ func (l *line) wrap(c command) wrapped {
 		stdin = append(stdin, c.data())
 	}
 	w := wrapped{mark: mark}
-	switch l.ref.SSH.Sudo {
+	switch m.ref.SSH.Sudo {
 	case host.SudoPassword:
 		// sudo reads the first line, or it does not ask and the shell does.
 		w.command = "sudo -S -p '' -- /bin/sh -c 'while IFS= read -r l; do [ \"$l\" = " + mark + " ] && break; done; " + body + "'"
-		stdin = append([]io.Reader{strings.NewReader(l.ref.SSH.SudoPassword + "\n" + mark + "\n")}, stdin...)
+		stdin = append([]io.Reader{strings.NewReader(m.ref.SSH.SudoPassword + "\n" + mark + "\n")}, stdin...)
 	case host.SudoPasswordless:
 		w.command = "sudo -n -- /bin/sh -c '" + body + "'"
 	default:
@@ -202,25 +202,25 @@ func (l *line) wrap(c command) wrapped {
 }
 
 // hello sees that the machine can be worked on, and learns what it is.
-func (l *line) hello(ctx context.Context, c *conn) error {
-	if l.ref.SSH.Sudo == host.SudoPassword {
+func (m *machine) hello(ctx context.Context, c *conn) error {
+	if m.ref.SSH.Sudo == host.SudoPassword {
 		// The password alone, once: more would count as further attempts.
-		if err := l.trySudo(ctx, c); err != nil {
+		if err := m.trySudo(ctx, c); err != nil {
 			return err
 		}
 	}
-	r, _, err := l.session(ctx, c, command{what: "look at the machine", script: facts.Script + "true"})
+	r, _, err := m.session(ctx, c, command{what: "look at the machine", script: facts.Script + "true"})
 	if err != nil {
 		return err
 	}
 	if r.code != 0 {
-		return l.shut(r)
+		return m.shut(r)
 	}
 	c.facts = facts.Parse(r.out)
-	op := "work on " + l.ref.SSH.Endpoint()
+	op := "work on " + m.ref.SSH.Endpoint()
 	switch missing := c.facts.Missing(); {
 	case !c.facts.Root:
-		return fault.Newf(op, fault.Denied, "%s is not root; set sudo to passwordless or password in the provider block, or log in as root", l.ref.SSH.User)
+		return fault.Newf(op, fault.Denied, "%s is not root; set sudo to passwordless or password in the provider block, or log in as root", m.ref.SSH.User)
 	case !c.facts.Systemd:
 		return fault.Newf(op, fault.Invalid, "its services are started by %q; only machines with systemd can be hosts", c.facts.Init)
 	case len(missing) > 0:
@@ -229,8 +229,8 @@ func (l *line) hello(ctx context.Context, c *conn) error {
 	return nil
 }
 
-func (l *line) trySudo(ctx context.Context, c *conn) error {
-	s, err := l.channel(ctx, c)
+func (m *machine) trySudo(ctx context.Context, c *conn) error {
+	s, err := m.channel(ctx, c)
 	if err != nil {
 		return err
 	}
@@ -238,14 +238,14 @@ func (l *line) trySudo(ctx context.Context, c *conn) error {
 	unhook := context.AfterFunc(ctx, func() { s.Close() })
 	defer unhook()
 	var errs bytes.Buffer
-	s.Stdin, s.Stderr = strings.NewReader(l.ref.SSH.SudoPassword+"\n"), &errs
+	s.Stdin, s.Stderr = strings.NewReader(m.ref.SSH.SudoPassword+"\n"), &errs
 	err = s.Run("sudo -S -p '' -- true")
 	exit, ended := errors.AsType[*gossh.ExitError](err)
 	switch {
 	case err == nil:
 		return nil
 	case ended:
-		return l.shut(result{code: exit.ExitStatus(), errors: errs.String()})
+		return m.shut(result{code: exit.ExitStatus(), errors: errs.String()})
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	default:
@@ -254,8 +254,8 @@ func (l *line) trySudo(ctx context.Context, c *conn) error {
 }
 
 // shut explains why no shell of root was had.
-func (l *line) shut(r result) error {
-	s := l.ref.SSH
+func (m *machine) shut(r result) error {
+	s := m.ref.SSH
 	op := fmt.Sprintf("become root on %s as %s", s.Endpoint(), s.User)
 	text := strings.TrimSpace(r.errors)
 	has := func(parts ...string) bool {

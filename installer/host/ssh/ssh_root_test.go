@@ -468,6 +468,14 @@ func TestKnownHosts(t *testing.T) {
 	}
 	_, err = l.pool().Open(t.Context(), l.ref(func(s *host.SSH) { s.HostKey = string(other) }))
 	l.fails(err, fault.Denied, "REFUSED", shown, old, "host_key")
+	// Also on a connection that is there.
+	p := l.pool()
+	h := l.open(p, l.ref())
+	_, err = p.Open(t.Context(), l.ref(func(s *host.SSH) { s.HostKey = string(other) }))
+	l.fails(err, fault.Denied, "REFUSED", "host_key")
+	if k, ok := h.(interface{ HostKey() string }); !ok || !strings.HasPrefix(l.ref().SSH.HostKey, k.HostKey()) || k.HostKey() == "" {
+		t.Errorf("the key is not told: %v", h)
+	}
 }
 
 func TestLogins(t *testing.T) {

@@ -45,7 +45,7 @@ func (m *machine) Stage(ctx context.Context, dir string, rel bundle.Manifest) er
 			return err
 		}
 		// Not the same again: what has arrived need not be sent twice.
-		m.pool.o.Log.Info("try again", "host", m.name, "what", what, "attempt", n, "err", err)
+		m.pool.o.Log.Info("try again", "host", m.ref.Name, "what", what, "attempt", n, "err", err)
 	}
 }
 

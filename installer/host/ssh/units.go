@@ -100,11 +100,11 @@ func (m *machine) UnitStatus(ctx context.Context, name string, tail int) (host.U
 	text, log, _ := strings.Cut(out, "== log\n")
 	units, err := parseUnits(text, time.Now())
 	if err != nil {
-		return host.Unit{}, fault.New("host "+m.name+": "+what, fault.Internal, err)
+		return host.Unit{}, fault.New("host "+m.ref.Name+": "+what, fault.Internal, err)
 	}
 	u, ok := units[name]
 	if !ok {
-		return u, fault.Newf("host "+m.name+": "+what, fault.NotFound, "there is no such unit")
+		return u, fault.Newf("host "+m.ref.Name+": "+what, fault.NotFound, "there is no such unit")
 	}
 	u.Log = log
 	return u, nil
