@@ -440,6 +440,39 @@ func Unpack(path, cache string, t Trust) (string, Manifest, error) {
 	return dir, r.m, nil
 }
 
+// ReadFile returns one file of the bundle at path when one of the keys of t has
+// signed it; fault.NotFound when there is none of that name. It reads the
+// bundle up to that file.
+func ReadFile(path, name string, t Trust) ([]byte, error) {
+	r, err := openTrusted(path, t)
+	if err != nil {
+		return nil, err
+	}
+	defer r.close()
+	op := "read " + name + " in bundle " + path
+	if !slices.ContainsFunc(r.m.Files, func(f File) bool { return f.Path == name }) {
+		return nil, fault.Newf(op, fault.NotFound, "there is no such file")
+	}
+	var out []byte
+	found := errors.New("found")
+	last := "" // the file after which nothing more is read
+	err = r.each(func(f File, in io.Reader) error {
+		if last != "" {
+			return found
+		}
+		if f.Path != name {
+			return nil
+		}
+		last = name
+		out, err = io.ReadAll(in)
+		return err
+	})
+	if err != nil && err != found {
+		return nil, damaged(op, err)
+	}
+	return out, nil
+}
+
 // each calls f for every file in order and checks it against the manifest.
 func (r *reader) each(f func(File, io.Reader) error) error {
 	for _, want := range r.m.Files {

@@ -74,6 +74,9 @@ func (r *run) apply(ctx context.Context, w *work, o changing, args []string) err
 			return err
 		}
 	}
+	if err := r.preflightBefore(ctx, w, "apply"); err != nil {
+		return err
+	}
 	if w.plan.HasChanges() && !o.approve {
 		if err := r.confirm(ctx, "Carry out this plan?"); err != nil {
 			return err

@@ -5,6 +5,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,7 +20,9 @@ import (
 	"dcos.example/dcos/installer/cli/view"
 	"dcos.example/dcos/installer/diag"
 	"dcos.example/dcos/installer/host"
+	"dcos.example/dcos/installer/preflight"
 	"dcos.example/dcos/installer/stack"
+	"dcos.example/dcos/installer/topology"
 	"dcos.example/dcos/providers"
 	"dcos.example/dcos/runtime/config"
 	"dcos.example/dcos/runtime/fault"
@@ -59,6 +62,8 @@ type App struct {
 	// Bundle finds and reads the release, which must be signed by a key that
 	// counts. An empty path: the default place.
 	Bundle func(path string, t bundle.Trust) (string, bundle.Manifest, error)
+	// Preflight looks at hosts before they are changed; nil: nobody does.
+	Preflight func(context.Context, preflight.Options) []*preflight.Host
 	// Allowed says whether machines of a kind may be made by this process.
 	Allowed func(providerKind string) error
 	// Interrupts delivers the operator's Ctrl-C. The first stops softly.
@@ -86,6 +91,7 @@ type run struct {
 	varFiles []string
 	bundle   string
 	trusted  []string // files of public keys
+	ignore   []string // preflight checks
 	state    string
 	cluster  string
 	parallel int
@@ -253,7 +259,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or input, 3 the plan has changes (wi
 	f.StringVar(&r.state, "state", "", "state `directory` (default .dcos next to FILE)")
 	root.AddCommand(r.initCommand(), r.validateCommand(), r.planCommand(), r.applyCommand(), r.statusCommand(), r.outputCommand(),
 		r.upgradeCommand(), r.confirmCommand(), r.rollbackCommand(), r.destroyCommand(), r.historyCommand(), r.hostCommand(), r.fmtCommand(), r.versionCommand())
-	root.AddCommand(r.bundleCommand())
+	root.AddCommand(r.bundleCommand(), r.preflightCommand())
 	root.AddCommand(r.importCommand())
 	for _, c := range root.Commands() {
 		r.strictArgs(c)
@@ -296,9 +302,12 @@ func (r *run) withRelease(c *cobra.Command) *cobra.Command {
 }
 
 func (r *run) withParallel(c *cobra.Command) *cobra.Command {
-	c.Flags().IntVar(&r.parallel, "parallel", 10, "how many resources to work on at once")
+	c.Flags().IntVar(&r.parallel, "parallel", 0, "how many hosts to work on at once (default 10, or parallel of the provider block)")
 	return c
 }
+
+// parallelism is how much of t is worked on at once.
+func (r *run) parallelism(t *topology.Topology) int { return cmp.Or(r.parallel, t.Parallel, 10) }
 
 // withCluster adds the flag of commands that need no file.
 func (r *run) withCluster(c *cobra.Command) *cobra.Command {

@@ -35,7 +35,7 @@ type world struct {
 
 func newWorld(dir, fail string) (*world, error) {
 	w := &world{dir: dir, kinds: map[tokens.Type]*providertest.Provider{}}
-	for _, t := range []tokens.Type{program.TypeSecrets, program.TypeNetwork, program.TypeHost, program.TypeNode, program.TypeCluster} {
+	for _, t := range []tokens.Type{program.TypeSecrets, program.TypeNetwork, program.TypeHost, program.TypeOnPremHost, program.TypeNode, program.TypeCluster} {
 		w.kinds[t] = providertest.New(filepath.Join(dir, string(t.Name())))
 	}
 	for _, f := range strings.Fields(fail) { // create/Node/agent-2 or create/Node/agent-2/partial
@@ -53,7 +53,7 @@ func newWorld(dir, fail string) (*world, error) {
 	return w, nil
 }
 
-func (w *world) set() providers.Set { return providers.Set{"local": w, "dcos": w} }
+func (w *world) set() providers.Set { return providers.Set{"local": w, "onprem": w, "dcos": w} }
 
 // decorate adds what only the real thing knows.
 func (w *world) decorate(t tokens.Type, name string, in, out resource.PropertyMap, known bool) resource.PropertyMap {
@@ -62,7 +62,7 @@ func (w *world) decorate(t tokens.Type, name string, in, out resource.PropertyMa
 	switch t {
 	case program.TypeSecrets:
 		if !known {
-			for _, k := range []resource.PropertyKey{"clusterId", "caCert", "caKey", "joinToken", "sealKey", "adminPassword", "adminHash"} {
+			for _, k := range []resource.PropertyKey{"clusterId", "caCert", "caKey", "joinToken", "sealKey", "adminPassword", "adminHash", "founders"} {
 				o[k] = providers.Unknown()
 			}
 			return o
@@ -79,6 +79,13 @@ func (w *world) decorate(t tokens.Type, name string, in, out resource.PropertyMa
 	case program.TypeHost:
 		o["dir"] = resource.NewProperty("/hosts/" + name)
 		o["bootId"] = resource.NewProperty("boot-1")
+	case program.TypeOnPremHost:
+		if !known {
+			o["machineId"], o["bootId"], o["facts"] = providers.Unknown(), providers.Unknown(), providers.Unknown()
+			break
+		}
+		o["machineId"], o["bootId"] = resource.NewProperty("machine of "+name), resource.NewProperty("boot-1")
+		o["facts"] = resource.NewProperty(resource.PropertyMap{"resolver": resource.NewProperty("resolved"), "resolvers": resource.NewProperty([]resource.PropertyValue{})})
 	case program.TypeCluster:
 		if known {
 			o["url"] = resource.NewProperty("https://" + in["masters"].ArrayValue()[0].StringValue())

@@ -67,7 +67,7 @@ func (r *run) load(path string) (*input, error) {
 	if err != nil {
 		return nil, err
 	}
-	values := blueprint.Values{Flags: r.vars, Env: r.app.Env}
+	values := blueprint.Values{Dir: filepath.Dir(r.abs(path)), Flags: r.vars, Env: r.app.Env}
 	for _, f := range r.varFiles {
 		s, err := r.read(f)
 		if err != nil {
@@ -84,7 +84,7 @@ func evaluate(path string, src blueprint.Source, values blueprint.Values) *input
 	if !in.findings.HasErrors() {
 		top, l := topology.New(in.blueprint)
 		in.topology = top
-		in.findings = append(in.findings, l...)
+		in.findings = append(append(in.findings, l...), unknownChecks(in)...)
 		in.findings.Sort()
 	}
 	return in

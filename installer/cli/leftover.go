@@ -57,8 +57,8 @@ func (s *session) network() (made, tried bool, err error) {
 // stray refuses to make a cluster of which something exists that this state
 // knows nothing of.
 func (r *run) stray(s *session) error {
-	if r.app.Leftovers == nil {
-		return nil
+	if r.app.Leftovers == nil || s.meta.Provider != blueprint.ProviderLocal {
+		return nil // machines of one's own tell by themselves whose they are
 	}
 	made, tried, err := s.network()
 	if made || err != nil {

@@ -131,6 +131,7 @@ func (r *run) prepareInput(in *input, command string) (*work, error) {
 	if err := r.stray(s); err != nil {
 		return nil, err
 	}
+	s.options.Parallel = r.parallelism(in.topology)
 	if s.options.ConfigHash, err = configHash(in.topology, rel); err != nil {
 		return nil, err
 	}
@@ -172,7 +173,7 @@ func (r *run) prepareSaved(path string) (*work, error) {
 	if len(r.vars) > 0 {
 		return nil, usageError{errors.New("a plan has its variables; only sensitive ones are set again, in the environment or a -var-file")}
 	}
-	values := blueprint.Values{Env: r.app.Env}
+	values := blueprint.Values{Dir: filepath.Dir(sp.File), Env: r.app.Env}
 	for _, f := range r.varFiles {
 		s, err := r.read(f)
 		if err != nil {

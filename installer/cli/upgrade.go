@@ -29,6 +29,7 @@ type changing struct {
 }
 
 func (r *run) withChanging(c *cobra.Command, o *changing) *cobra.Command {
+	r.withIgnore(c)
 	c.Flags().BoolVar(&o.approve, "auto-approve", false, "do not ask")
 	c.Flags().BoolVar(&o.now, "now", false, "change running hosts also outside the window of the upgrade block")
 	c.Flags().DurationVar(&o.within, "confirm-within", 0, "undo the whole change unless dcos-install confirm is run within this `time`")
