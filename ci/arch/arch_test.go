@@ -40,8 +40,9 @@ var allow = map[string][]string{
 	"runtime/backup/archive": {"runtime/fault"},
 	"runtime/backup/target":  {"runtime/fault", "runtime/config", "runtime/backup/archive"},
 	// L2: how components meet.
-	"runtime/framework": {"runtime/fault", "runtime/api"},
-	"runtime/feed":      {"runtime/fault", "runtime/api", "runtime/task", "runtime/framework"},
+	"runtime/membership": {"runtime/fault", "runtime/config", "runtime/state"},
+	"runtime/framework":  {"runtime/fault", "runtime/api"},
+	"runtime/feed":       {"runtime/fault", "runtime/api", "runtime/task", "runtime/framework"},
 	// L3: deciders. They see values only.
 	"runtime/allocator":               {"runtime/resource", "runtime/task"},
 	"runtime/orchestrator/spec":       {"runtime/fault", "runtime/api"},

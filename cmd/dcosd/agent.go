@@ -7,12 +7,14 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"dcos.example/dcos/runtime/agent"
 	"dcos.example/dcos/runtime/config"
 	"dcos.example/dcos/runtime/fault"
+	"dcos.example/dcos/runtime/membership"
 	"dcos.example/dcos/runtime/pki"
 	"dcos.example/dcos/runtime/server"
 )
@@ -28,29 +30,34 @@ func runAgent(ctx context.Context, cfg config.Agent, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	list, err := config.Load(config.MastersFile, config.Masters{})
+	// Asking who the masters are needs the certificate that they sign.
+	var client membership.Client
+	masters, err := newSource(cfg.Cluster.ID, netip.Addr{}, &client, log)
 	if err != nil {
 		return err
 	}
-	var masters []string
-	for _, m := range list.Masters {
-		masters = append(masters, at(m.Addr, config.PortMaster))
-	}
 	creds, err := pki.Join(ctx, pki.JoinConfig{
 		CAPEM: ca, Token: token, Name: cfg.Host.Name, Addr: cfg.Host.Addr,
-		Masters: masters, File: config.VarDir + "/pki/host.pem",
+		Masters: func() (out []string) {
+			for _, a := range masters.Addrs() {
+				out = append(out, at(a, config.PortMaster))
+			}
+			return out
+		},
+		File: config.VarDir + "/pki/host.pem",
 	}, log)
 	if err != nil {
 		return err
 	}
+	client.HTTP = masterClient(creds)
 	a, err := agent.New(agent.Options{
-		Config: cfg, Masters: masterURLs(list.Masters), Client: masterClient(creds),
+		Config: cfg, Masters: masterURLs(masters), Client: masterClient(creds),
 		Log: log, Version: config.Version,
 	})
 	if err != nil {
 		return err
 	}
-	edge, err := newEdge(ctx, place{cluster: cfg.Cluster, masters: list.Masters, host: cfg.Host, creds: creds, bridge: &cfg.Bridge}, log)
+	edge, err := newEdge(ctx, place{cluster: cfg.Cluster, masters: masters, host: cfg.Host, creds: creds, bridge: &cfg.Bridge}, log)
 	if err != nil {
 		return err
 	}
@@ -61,6 +68,10 @@ func runAgent(ctx context.Context, cfg config.Agent, log *slog.Logger) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return creds.Run(ctx) })
 	g.Go(func() error { return a.Run(ctx) })
+	g.Go(func() error {
+		masters.Run(ctx)
+		return nil
+	})
 	edge.start(ctx, g)
 	g.Go(func() error {
 		return server.Run(ctx, log,
@@ -70,6 +81,19 @@ func runAgent(ctx context.Context, cfg config.Agent, log *slog.Logger) error {
 	})
 	return g.Wait()
 }
+
+// newSource follows the list of masters. client is used from Run on.
+func newSource(cluster string, self netip.Addr, client *membership.Client, log *slog.Logger) (*membership.Source, error) {
+	return membership.NewSource(membership.SourceConfig{
+		Cluster: cluster, Self: self, Seed: config.MastersFile, Saved: mastersSaved, Log: log.With("part", "membership"),
+		Ask: func(ctx context.Context, master netip.Addr, after membership.List, wait time.Duration) (membership.List, error) {
+			return client.List(ctx, master, after, wait)
+		},
+	})
+}
+
+// mastersSaved is where a host keeps what the cluster said of its masters.
+const mastersSaved = config.VarDir + "/masters.json"
 
 // listenTwice opens port on the host's address, for mutual TLS, and on
 // loopback, in clear.

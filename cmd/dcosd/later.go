@@ -2,12 +2,16 @@ package main
 
 import (
 	"net/http"
+	"strings"
 	"sync/atomic"
 )
 
 // later is a handler that is set after its port is open: a master listens
-// before its store has found the other masters.
-type later struct{ h atomic.Pointer[http.Handler] }
+// before it has its place among the masters.
+type later struct {
+	h      atomic.Pointer[http.Handler]
+	reason func() string // why there is none yet
+}
 
 func (l *later) set(h http.Handler) { l.h.Store(&h) }
 
@@ -17,5 +21,5 @@ func (l *later) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Retry-After", "1")
-	http.Error(w, "This master is waiting for the others: its store has no quorum yet.", http.StatusServiceUnavailable)
+	http.Error(w, "This master does not serve yet: "+strings.TrimSuffix(l.reason(), ".")+".", http.StatusServiceUnavailable)
 }

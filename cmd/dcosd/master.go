@@ -21,6 +21,10 @@ import (
 	"dcos.example/dcos/runtime/leader"
 	"dcos.example/dcos/runtime/master"
 	"dcos.example/dcos/runtime/master/about"
+	"dcos.example/dcos/runtime/membership"
+	"dcos.example/dcos/runtime/membership/httpapi"
+	"dcos.example/dcos/runtime/membership/keeper"
+	"dcos.example/dcos/runtime/membership/seat"
 	"dcos.example/dcos/runtime/orchestrator"
 	"dcos.example/dcos/runtime/pki"
 	"dcos.example/dcos/runtime/server"
@@ -44,61 +48,73 @@ func runMaster(ctx context.Context, cfg config.Master, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	list, err := config.Load(config.MastersFile, config.Masters{})
+	client := membership.Client{HTTP: masterClient(creds)}
+	masters, err := newSource(cfg.Cluster.ID, cfg.Host.Addr, &client, log)
 	if err != nil {
 		return err
+	}
+	m := &masterHost{cfg: cfg, masters: masters, log: log, creds: creds}
+	m.seat = seat.New(seat.Config{
+		Cluster: cfg.Cluster.ID, Self: config.Member{Name: cfg.Host.Name, Addr: cfg.Host.Addr}, Release: config.Version,
+		Etcd: ensemble(cfg, certFile), Source: masters, Others: client, Log: log.With("part", "membership"),
+	})
+	m.members = httpapi.New(httpapi.Config{Self: cfg.Host.Addr, Seat: m.seat, Source: masters, Client: client, Log: log.With("part", "membership")})
+	for _, l := range []*later{&m.mesos, &m.marathon, &m.gateway, &m.plain, &m.saved} {
+		l.reason = m.seat.Reason
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return creds.Run(ctx) })
+	g.Go(func() error {
+		masters.Run(ctx)
+		return nil
+	})
 
 	// Agents may join while the masters still find each other.
-	sign := pki.SignHandler(authority, token, log.With("part", "pki"))
-	m := &masterHost{cfg: cfg, masters: list.Masters, log: log, creds: creds}
-	if err := m.serve(ctx, g, sign); err != nil {
+	if err := m.serve(ctx, g, pki.SignHandler(authority, token, log.With("part", "pki"))); err != nil {
 		return err
 	}
-	o := ensemble(cfg, list.Masters, certFile)
-	order, err := backup.Begin(config.RestoreDir, o)
-	if err != nil {
+	if m.edge, err = newEdge(ctx, place{cluster: cfg.Cluster, masters: masters, host: cfg.Host, creds: creds}, log); err != nil {
 		return err
 	}
-	member, err := etcd.Start(ctx, o)
-	if err != nil {
-		return err
-	}
-	defer func() {
+	m.edge.start(ctx, g)
+	var member *etcd.Member
+	g.Go(func() (err error) {
+		order, err := backup.Begin(config.RestoreDir, ensemble(cfg, certFile))
+		if err != nil {
+			return err
+		}
+		if member, err = m.seat.Take(ctx, order != nil); err != nil {
+			return err
+		}
+		g.Go(func() error { return m.seat.Keep(ctx, member) })
+		return m.start(ctx, g, member, order)
+	})
+	err = g.Wait()
+	if member != nil {
 		if err := member.Close(); err != nil {
 			log.Warn("stop etcd", "err", err)
 		}
-	}()
-	g.Go(func() error { return member.Wait(ctx) })
-	if err := m.start(ctx, g, member, order); err != nil {
-		return err
 	}
-	return g.Wait()
+	return err
 }
 
-func ensemble(cfg config.Master, masters []config.Member, certFile string) etcd.Options {
-	o := etcd.Options{
+func ensemble(cfg config.Master, certFile string) etcd.Options {
+	return etcd.Options{
+		Self:  etcd.Peer{Name: cfg.Host.Name, Addr: netip.AddrPortFrom(cfg.Host.Addr, config.PortEtcdPeer)},
 		Token: cfg.Cluster.ID, DataDir: cfg.DataDir,
 		Heartbeat: time.Duration(cfg.HeartbeatInterval), Election: time.Duration(cfg.ElectionTimeout),
 		CertFile: certFile, KeyFile: certFile, CAFile: config.CACertFile,
 		PeerNames: []string{pki.MasterName},
 	}
-	for _, m := range masters {
-		p := etcd.Peer{Name: m.Name, Addr: netip.AddrPortFrom(m.Addr, config.PortEtcdPeer)}
-		o.Peers = append(o.Peers, p)
-		if m.Name == cfg.Host.Name {
-			o.Self = p
-		}
-	}
-	return o
 }
 
 // masterHost wires the components of one master.
 type masterHost struct {
 	cfg     config.Master
-	masters []config.Member
+	masters *membership.Source
+	seat    *seat.Seat
+	members *httpapi.Server
+	edge    *edge
 	log     *slog.Logger
 	creds   *pki.Credentials
 
@@ -126,11 +142,19 @@ func (m *masterHost) serve(ctx context.Context, g *errgroup.Group, sign http.Han
 	inside := http.NewServeMux()
 	inside.Handle(pki.SignPath, sign) // a joining host has no certificate yet
 	serveBackups(inside, &m.saved)
+	readers := pki.RequireRole(m.members.Readers(), pki.RoleMaster, pki.RoleAgent)
+	inside.Handle(membership.PathStatus, readers)
+	inside.Handle(membership.PathList, readers)
+	inside.Handle(membership.PathStatus+"/", pki.RequireRole(m.members.Masters(), pki.RoleMaster))
 	inside.Handle("/", pki.RequireRole(&m.mesos, pki.RoleMaster, pki.RoleAgent))
+	local := http.NewServeMux()
+	local.Handle(membership.PathStatus, m.members.Local())
+	local.Handle(membership.PathStatus+"/", m.members.Local())
+	local.Handle("/", &m.mesos)
 	g.Go(func() error {
 		return server.Run(ctx, m.log,
 			server.Endpoint{Name: "mesos", Listener: mesosTLS, TLS: m.creds.ServerTLS(false), Handler: inside},
-			server.Endpoint{Name: "mesos loopback", Listener: mesosPlain, Handler: &m.mesos},
+			server.Endpoint{Name: "mesos loopback", Listener: mesosPlain, Handler: local},
 			server.Endpoint{Name: "marathon", Listener: marathonTLS, TLS: m.creds.ServerTLS(true), Handler: pki.RequireRole(&m.marathon, pki.RoleMaster)},
 			server.Endpoint{Name: "marathon loopback", Listener: marathonPlain, Handler: &m.marathon},
 			server.Endpoint{Name: "gateway", Listener: front, TLS: m.creds.PublicServerTLS(), Handler: &m.gateway},
@@ -155,10 +179,6 @@ func (m *masterHost) start(ctx context.Context, g *errgroup.Group, member *etcd.
 		return err
 	}
 	m.marathon.set(marathon.Handler())
-	edge, err := newEdge(ctx, place{cluster: m.cfg.Cluster, masters: m.masters, host: m.cfg.Host, creds: m.creds}, m.log)
-	if err != nil {
-		return err
-	}
 	first, err := identity.LoadFirstUser(config.AdminHashFile)
 	if err != nil {
 		return err
@@ -167,8 +187,7 @@ func (m *masterHost) start(ctx context.Context, g *errgroup.Group, member *etcd.
 	if err != nil {
 		return err
 	}
-	masterList := func() []config.Member { return m.masters }
-	saves, kept, err := m.backups(member, store, masterList)
+	saves, kept, err := m.backups(member, store, m.masters.Masters)
 	if err != nil {
 		return err
 	}
@@ -185,13 +204,13 @@ func (m *masterHost) start(ctx context.Context, g *errgroup.Group, member *etcd.
 			info, ok := elector.Current()
 			return info.Addr, ok
 		},
-		Members: masterList,
-		View:    edge.feed.View,
+		Members: m.masters.Masters,
+		View:    m.edge.feed.View,
 		Masters: masters,
 		Agents:  server.Transport(m.creds.ClientTLS(pki.RoleAgent)),
-		DNS:     edge.dns.Handler(m.cfg.Cluster.Release),
-		VIPs:    balancer.Handler(edge.feed, edge.rules),
-		Admin:   first.UID, Deposit: kept.Handler(),
+		DNS:     m.edge.dns.Handler(m.cfg.Cluster.Release),
+		VIPs:    balancer.Handler(m.edge.feed, m.edge.rules),
+		Admin:   first.UID, Deposit: kept.Handler(), Membership: m.members.Gateway(),
 		// To DC/OS's clients a cluster has these, with the levels of their APIs.
 		Components: withAPIs(release.Components, map[string]string{"mesos": about.MesosVersion, "marathon": orchestrator.Version}),
 		Log:        m.log.With("part", "gateway"),
@@ -213,7 +232,15 @@ func (m *masterHost) start(ctx context.Context, g *errgroup.Group, member *etcd.
 		}
 		return nil
 	})
-	edge.start(ctx, g)
+	keep := keeper.New(keeper.Config{
+		Cluster: m.cfg.Cluster.ID, Member: member, Port: config.PortEtcdPeer, View: m.members.View, Learn: m.masters.Learn,
+		Log: m.log.With("part", "membership"),
+	})
+	m.members.SetKeeper(keep)
+	g.Go(func() error {
+		m.masters.FollowStore(ctx, store)
+		return nil
+	})
 	g.Go(func() error {
 		return elector.Run(ctx, func(ctx context.Context, store state.Backend) error {
 			if err := state.ClaimFormat(ctx, store, config.Version); err != nil {
@@ -227,6 +254,10 @@ func (m *masterHost) start(ctx context.Context, g *errgroup.Group, member *etcd.
 				order = nil
 			}
 			g, ctx := errgroup.WithContext(ctx)
+			g.Go(func() error {
+				keep.Run(ctx, store)
+				return nil
+			})
 			g.Go(func() error { return saves.Run(ctx, store) })
 			g.Go(func() error { return mesos.Run(ctx, store) })
 			g.Go(func() error { return marathon.Run(ctx, store) })

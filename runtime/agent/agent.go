@@ -60,7 +60,9 @@ type networks interface {
 // Options configure an Agent.
 type Options struct {
 	Config  config.Agent
-	Masters []string     // base URLs of all masters, "https://10.0.0.1:5050"
+	// Masters returns the base URLs of all masters, "https://10.0.0.1:5050", as
+	// they are now.
+	Masters func() []string
 	Client  *http.Client // presents the agent's certificate to masters
 	Log     *slog.Logger
 	Version string // of this software
@@ -115,7 +117,7 @@ const maxDone = 150
 // checkpoint and does nothing else yet.
 func New(o Options) (*Agent, error) {
 	const op = "set up agent"
-	if len(o.Masters) == 0 || o.Client == nil || o.Log == nil {
+	if o.Masters == nil || o.Client == nil || o.Log == nil {
 		return nil, fault.Newf(op, fault.Invalid, "masters, client and log must be given")
 	}
 	if o.Port == 0 {

@@ -83,7 +83,7 @@ func (h *host) up() *running {
 		h.t.Fatal(err)
 	}
 	a, err := agent.New(agent.Options{
-		Config: h.config, Masters: []string{h.master.URL}, Client: http.DefaultClient, Log: slog.New(slog.NewTextHandler(h.t.Output(), nil)),
+		Config: h.config, Masters: func() []string { return []string{h.master.URL} }, Client: http.DefaultClient, Log: slog.New(slog.NewTextHandler(h.t.Output(), nil)),
 		Version: "0.1.0", Containers: h.engine.Driver(h.t), Networks: n,
 	})
 	if err != nil {

@@ -32,10 +32,11 @@ type source interface {
 	View() *feed.View
 }
 
-// Run applies the rules of every view until ctx ends. Then it leaves them in
+// Run applies the rules of every view, with the options as they are then, until
+// ctx ends. Then it leaves them in
 // the kernel, so that apps find each other while their host's daemon restarts;
 // the next Run takes over. Errors are logged and tried again.
-func Run(ctx context.Context, f *feed.Feed, a applier, o ruleset.Options, log *slog.Logger) {
+func Run(ctx context.Context, f *feed.Feed, a applier, o func() ruleset.Options, log *slog.Logger) {
 	views := make(chan *feed.View)
 	done := make(chan struct{})
 	go func() {
@@ -52,7 +53,7 @@ func Run(ctx context.Context, f *feed.Feed, a applier, o ruleset.Options, log *s
 	<-done
 }
 
-func loop(ctx context.Context, views <-chan *feed.View, a applier, o ruleset.Options, log *slog.Logger) {
+func loop(ctx context.Context, views <-chan *feed.View, a applier, o func() ruleset.Options, log *slog.Logger) {
 	var latest *feed.View
 	var refused []string
 	apply := func() time.Duration {
@@ -60,7 +61,7 @@ func loop(ctx context.Context, views <-chan *feed.View, a applier, o ruleset.Opt
 			return check
 		}
 		began := time.Now()
-		rules := ruleset.Plan(latest, o)
+		rules := ruleset.Plan(latest, o())
 		if !slices.Equal(rules.Refused, refused) {
 			refused = rules.Refused
 			log.Warn("VIP labels refused", "labels", refused)
@@ -115,11 +116,11 @@ type (
 )
 
 // Handler serves the list of VIPs as dcos-net does under /v1/vips.
-func Handler(f source, o ruleset.Options) http.Handler {
+func Handler(f source, o func() ruleset.Options) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/vips", func(w http.ResponseWriter, _ *http.Request) {
 		out := []vip{}
-		for _, v := range ruleset.Plan(f.View(), o).VIPs {
+		for _, v := range ruleset.Plan(f.View(), o()).VIPs {
 			name := v.Name
 			if name == "" {
 				name = v.Addr.String()

@@ -44,7 +44,7 @@ func view(vips ...string) *feed.View {
 	return feed.Of("https://10.0.0.1:5050", s)
 }
 
-var options = ruleset.Options{Range: netip.MustParsePrefix("11.0.0.0/8")}
+func options() ruleset.Options { return ruleset.Options{Range: netip.MustParsePrefix("11.0.0.0/8")} }
 
 // kernel stands for the applier: it remembers what it has, and can lose it or
 // refuse.

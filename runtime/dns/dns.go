@@ -29,8 +29,9 @@ type Config struct {
 	// Resolvers are asked for names outside the cluster, as "ip:port". With
 	// none such queries are refused.
 	Resolvers []string
-	// Options are what the zone has besides the view. VIPs in it is ignored.
-	Options zone.Options
+	// Options returns what the zone has besides the view; nil: nothing. It is
+	// asked again for every view; VIPs in it is ignored.
+	Options func() zone.Options
 	// VIPs, if set, returns the addresses of named VIPs in a view.
 	VIPs func(*feed.View) map[string]netip.Addr
 	Log  *slog.Logger
@@ -69,8 +70,11 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 			return nil, fault.Newf("configure DNS", fault.Invalid, "resolver %s is this server itself", r)
 		}
 	}
+	if cfg.Options == nil {
+		cfg.Options = func() zone.Options { return zone.Options{} }
+	}
 	s := &Server{cfg: cfg, forwards: make(chan struct{}, forwards)}
-	s.zone.Store(zone.Build(feed.Empty(), cfg.Options))
+	s.zone.Store(zone.Build(feed.Empty(), cfg.Options()))
 	if err := s.listen(ctx); err != nil {
 		s.close()
 		return nil, fault.New("listen for DNS", fault.Unavailable, err)
@@ -166,7 +170,7 @@ func (s *Server) follow(ctx context.Context, f *feed.Feed) {
 
 // Update answers from v from now on. Run calls it for every change.
 func (s *Server) Update(v *feed.View) {
-	o := s.cfg.Options
+	o := s.cfg.Options()
 	o.VIPs = nil
 	if s.cfg.VIPs != nil {
 		o.VIPs = s.cfg.VIPs(v)

@@ -52,7 +52,9 @@ func start(t *testing.T, resolvers ...string) (*dns.Server, string) {
 	t.Helper()
 	s, err := dns.New(t.Context(), dns.Config{
 		Listen: []string{"127.0.0.1:0"}, Resolvers: resolvers, Log: slog.New(slog.DiscardHandler),
-		Options: zone.Options{Masters: []netip.Addr{netip.MustParseAddr("10.0.0.1")}, MasterPort: 5050, AgentPort: 5051},
+		Options: func() zone.Options {
+			return zone.Options{Masters: []netip.Addr{netip.MustParseAddr("10.0.0.1")}, MasterPort: 5050, AgentPort: 5051}
+		},
 		VIPs: func(*feed.View) map[string]netip.Addr {
 			return map[string]netip.Addr{"web.marathon.l4lb.thisdcos.directory": netip.MustParseAddr("11.1.2.3")}
 		},
@@ -60,7 +62,7 @@ func start(t *testing.T, resolvers ...string) (*dns.Server, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f, err := feed.New(feed.Config{Masters: []string{"http://127.0.0.1:1"}, Client: &http.Client{}, Log: slog.New(slog.DiscardHandler)})
+	f, err := feed.New(feed.Config{Masters: func() []string { return []string{"http://127.0.0.1:1"} }, Client: &http.Client{}, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -246,7 +248,7 @@ func TestListenBeforeAddressExists(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f, err := feed.New(feed.Config{Masters: []string{"http://127.0.0.1:1"}, Client: &http.Client{}, Log: slog.New(slog.DiscardHandler)})
+	f, err := feed.New(feed.Config{Masters: func() []string { return []string{"http://127.0.0.1:1"} }, Client: &http.Client{}, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -32,8 +32,9 @@ const Path = "/api/v1"
 
 // Config says where to subscribe. Zero durations mean their default.
 type Config struct {
-	// Masters are base URLs ("https://10.0.0.1:5050"), tried in turn.
-	Masters []string
+	// Masters returns base URLs ("https://10.0.0.1:5050"), tried in turn. It
+	// is asked again before each round of attempts.
+	Masters func() []string
 	// Client sends the requests. Its Timeout must be zero.
 	Client *http.Client
 	Log    *slog.Logger
@@ -73,17 +74,10 @@ type Feed struct {
 func New(cfg Config) (*Feed, error) {
 	const op = "configure feed"
 	switch {
-	case len(cfg.Masters) == 0:
-		return nil, fault.Newf(op, fault.Invalid, "no masters")
-	case cfg.Client == nil || cfg.Log == nil:
-		return nil, fault.Newf(op, fault.Invalid, "client and logger are needed")
+	case cfg.Masters == nil || cfg.Client == nil || cfg.Log == nil:
+		return nil, fault.Newf(op, fault.Invalid, "masters, client and logger are needed")
 	case cfg.Client.Timeout != 0:
 		return nil, fault.Newf(op, fault.Invalid, "the client's timeout would end subscriptions")
-	}
-	for _, m := range cfg.Masters {
-		if u, err := url.Parse(m); err != nil || u.Host == "" {
-			return nil, fault.Newf(op, fault.Invalid, "master %q is not a URL", m)
-		}
 	}
 	for v, to := range map[*time.Duration]time.Duration{
 		&cfg.AttemptTimeout: 5 * time.Second, &cfg.MaxBackoff: 2 * time.Second,
@@ -138,9 +132,27 @@ func (f *Feed) Changes(ctx context.Context) iter.Seq[*View] {
 	}
 }
 
-func (f *Feed) replace(v *View) {
+// Again makes a newer view of the same, for consumers that depend on something
+// else too, which has changed. Before there is a view it does nothing.
+func (f *Feed) Again() {
+	f.replace(func(v View) *View {
+		if v.revision == 0 {
+			return nil
+		}
+		return &v
+	})
+}
+
+// replace makes what next returns from the present view the next one, if it
+// returns one.
+func (f *Feed) replace(next func(View) *View) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	v := next(*f.view)
+	if v == nil {
+		return
+	}
+	v.revision = f.view.revision + 1
 	f.view = v
 	close(f.changed)
 	f.changed = make(chan struct{})
@@ -153,34 +165,46 @@ func (f *Feed) Run(ctx context.Context) {
 	pause.InitialInterval = 50 * time.Millisecond
 	pause.MaxInterval = f.cfg.MaxBackoff
 	b := newBook()
-	var last *url.URL
-	for attempt := 0; ctx.Err() == nil; attempt++ {
-		target, _ := url.Parse(f.cfg.Masters[attempt%len(f.cfg.Masters)]) // checked by New
-		if attempt == 0 && last != nil {
-			target = last
-		}
+	var last *url.URL // of the master that led, to be tried first
+	for ctx.Err() == nil {
 		began := time.Now()
-		leader, err := f.subscribe(ctx, b, target)
-		switch {
-		case ctx.Err() != nil:
-			return
-		case leader != nil:
-			f.cfg.Log.Warn("feed lost", "master", leader.Host, "err", err)
-			last, attempt = leader, -1
-			if time.Since(began) > f.cfg.MaxBackoff {
-				pause.Reset()
-			}
-		default:
-			f.cfg.Log.Debug("no feed", "master", target.Host, "err", err)
-			if (attempt+1)%len(f.cfg.Masters) != 0 {
-				continue // the whole list before a pause
-			}
+		if last = f.round(ctx, b, last); last != nil && time.Since(began) > f.cfg.MaxBackoff {
+			pause.Reset()
 		}
 		select {
 		case <-ctx.Done():
 		case <-time.After(pause.NextBackOff()):
 		}
 	}
+}
+
+// round tries first, if that is set, and then all masters in turn, until one
+// leads. It returns that one when its session has ended.
+func (f *Feed) round(ctx context.Context, b *book, first *url.URL) *url.URL {
+	targets := []*url.URL{}
+	if first != nil {
+		targets = append(targets, first)
+	}
+	for _, m := range f.cfg.Masters() {
+		u, err := url.Parse(m)
+		if err != nil || u.Host == "" {
+			f.cfg.Log.Error("master is not a URL", "master", m)
+			continue
+		}
+		targets = append(targets, u)
+	}
+	for _, target := range targets {
+		leader, err := f.subscribe(ctx, b, target)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case leader != nil:
+			f.cfg.Log.Warn("feed lost", "master", leader.Host, "err", err)
+			return leader
+		}
+		f.cfg.Log.Debug("no feed", "master", target.Host, "err", err)
+	}
+	return nil
 }
 
 // subscribe runs one session: one connection, its events, its end. It returns
@@ -277,7 +301,7 @@ func (f *Feed) consume(b *book, leader *url.URL, events <-chan *master.Event) (s
 			sweep = time.After(time.Until(next))
 		}
 		if dirty || dropped {
-			f.replace(b.publish(f.View().revision + 1))
+			f.replace(func(View) *View { return b.publish(0) })
 		}
 	}
 }

@@ -98,7 +98,7 @@ func newWorld(t *testing.T, state *master.Response_GetState) *world {
 	}}
 	t.Cleanup(tr.CloseIdleConnections)
 	f, err := feed.New(feed.Config{
-		Masters: []string{"http://10.0.0.2:5050", "http://10.0.0.1:5050"}, Client: &http.Client{Transport: tr}, Log: slog.New(slog.DiscardHandler),
+		Masters: func() []string { return []string{"http://10.0.0.2:5050", "http://10.0.0.1:5050"} }, Client: &http.Client{Transport: tr}, Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -355,12 +355,32 @@ func TestChangesCoalesce(t *testing.T) {
 	})
 }
 
+// TestAgain: what depends on the masters besides the view is computed anew
+// when they change.
+func TestAgain(t *testing.T) {
+	f, err := feed.New(feed.Config{Masters: func() []string { return nil }, Client: &http.Client{}, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f.Again(); f.View().Revision() != 0 {
+		t.Error("there is a view although no master has answered")
+	}
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, &master.Response_GetState{})
+		before := w.feed.View()
+		w.feed.Again()
+		if after := w.feed.View(); after.Revision() != before.Revision()+1 || before.Revision() == 0 {
+			t.Errorf("revision %d after %d", after.Revision(), before.Revision())
+		}
+	})
+}
+
 func TestNewRefuses(t *testing.T) {
 	for _, cfg := range []feed.Config{
-		{}, {Masters: []string{"::"}, Client: &http.Client{}, Log: slog.Default()}, {Masters: []string{"http://a"}, Client: &http.Client{Timeout: 1}, Log: slog.Default()},
+		{}, {Client: &http.Client{}, Log: slog.Default()}, {Masters: func() []string { return nil }, Client: &http.Client{Timeout: 1}, Log: slog.Default()},
 	} {
 		if _, err := feed.New(cfg); !fault.Is(err, fault.Invalid) {
-			t.Errorf("%+v: %v", cfg, err)
+			t.Errorf("%v: %v", cfg.Client, err)
 		}
 	}
 }

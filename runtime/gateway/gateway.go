@@ -57,6 +57,8 @@ type Config struct {
 	// nobody.
 	Admin   string
 	Deposit http.Handler // the installer's state
+	// Membership answers /members and what is below.
+	Membership http.Handler
 
 	// Components of the release and their versions, as /pkgpanda shows them.
 	Components map[string]string

@@ -90,6 +90,7 @@ func newFront(t *testing.T) *front {
 		VIPs:       http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "vips ", r.URL.Path) }),
 		Admin:      "admin",
 		Deposit:    http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "state ", r.Method) }),
+		Membership: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "membership ", r.Method, " ", r.URL.Path) }),
 		Components: map[string]string{"mesos": "1.11", "marathon": "1.11"},
 		Log:        slog.New(slog.DiscardHandler),
 	}
@@ -238,6 +239,8 @@ func TestAdmins(t *testing.T) {
 		"/system/v1/backups":         `master POST /backups host=198.19.50.1:5050 auth="" cookie="" prefix="/system/v1" body=""`,
 		"/system/v1/backups/x":       `master POST /backups/x host=198.19.50.1:5050 auth="" cookie="" prefix="/system/v1" body=""`,
 		"/system/v1/installer-state": "state POST",
+		"/system/v1/members":         "membership POST /members",
+		"/system/v1/members/m1":      "membership POST /members/m1",
 	} {
 		if resp := f.ask(t, "POST", path, nil, f.auth()...); text(t, resp) != want {
 			t.Errorf("%s: %s", path, resp.Status)
@@ -260,7 +263,7 @@ func TestTokenNeeded(t *testing.T) {
 	for _, path := range []string{
 		"/mesos/state", "/mesos/api/v1", "/service/marathon/v2/apps", "/marathon/v2/apps", "/service/web/", "/agent/agent-1/state", "/slave/agent-1/state",
 		"/acs/api/v1/users", "/acs/api/v1/users/admin", "/acs/api/v1/auth", "/metadata", "/pkgpanda/active.buildinfo.full.json", "/mesos_dns/v1/version", "/net/v1/nodes", "/net/v1/vips", "/net/x",
-		"/system/v1/backups", "/system/v1/backups/x", "/system/v1/installer-state", "/system/v1/x",
+		"/system/v1/backups", "/system/v1/backups/x", "/system/v1/installer-state", "/system/v1/members", "/system/v1/members/m1", "/system/v1/x",
 		"/nothing", "//", "//mesos/state", "/mesos//state", "/acs/api/v1//users", "/login/x", "/service//x",
 	} {
 		resp := f.ask(t, "GET", path, nil)

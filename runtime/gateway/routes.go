@@ -73,6 +73,8 @@ func (g *Gateway) frontDoor() []row {
 		{"/net/v1/vips", users, "VIPs", g.stripped("/net", g.cfg.VIPs)},
 		{"/system/v1/backups", admins, "leader :5050", master("/system/v1", config.PortMaster)},
 		{"/system/v1/backups/", admins, "leader :5050", master("/system/v1", config.PortMaster)},
+		{"/system/v1/members", admins, "masters", g.stripped("/system/v1", g.cfg.Membership)},
+		{"/system/v1/members/", admins, "masters", g.stripped("/system/v1", g.cfg.Membership)},
 		{"/system/v1/installer-state", admins, "the installer's state", g.cfg.Deposit},
 	}
 	for i := range rows {

@@ -124,7 +124,8 @@ type JoinConfig struct {
 	Token   string     // the join token
 	Name    string     // host name
 	Addr    netip.Addr // the host's address; requests are sent from it
-	Masters []string   // "host:port" of the masters' TLS ports, tried in turn
+	// Masters returns "host:port" of the masters' TLS ports, to be tried in turn.
+	Masters func() []string
 	File    string     // where certificate and key are kept (0600), e.g. VarDir/pki/host.pem
 }
 
@@ -195,14 +196,17 @@ func obtain(ctx context.Context, cfg JoinConfig, c *Credentials) (tls.Certificat
 		}),
 	}
 	client := &http.Client{Transport: tr, Timeout: 15 * time.Second}
-	var errs []error
-	for _, m := range cfg.Masters {
+	errs := []error{errors.New("no master is known")}
+	for i, m := range cfg.Masters() {
 		certPEM, err := postSign(ctx, client, m, req)
 		if err == nil {
 			return pairOf(certPEM, key)
 		}
 		if fault.Is(err, fault.Denied) {
 			return tls.Certificate{}, err
+		}
+		if i == 0 {
+			errs = nil
 		}
 		errs = append(errs, err)
 	}

@@ -262,7 +262,7 @@ func TestJoin(t *testing.T) {
 	_ = l.Close()
 	cfg := pki.JoinConfig{
 		CAPEM: a.CertPEM(), Token: "s3cret", Name: "a1", Addr: loopback,
-		Masters: []string{down, addr}, File: filepath.Join(t.TempDir(), "pki", "host.pem"),
+		Masters: func() []string { return []string{down, addr} }, File: filepath.Join(t.TempDir(), "pki", "host.pem"),
 	}
 	c, err := pki.Join(t.Context(), cfg, quiet)
 	if err != nil {
@@ -273,7 +273,7 @@ func TestJoin(t *testing.T) {
 		t.Fatalf("role %q, %v; want agent", role, err)
 	}
 	// A restart uses the saved certificate and needs no master.
-	cfg.Masters, cfg.Token = []string{down}, "wrong"
+	cfg.Masters, cfg.Token = func() []string { return []string{down} }, "wrong"
 	again, err := pki.Join(t.Context(), cfg, quiet)
 	if err != nil {
 		t.Fatal(err)
@@ -282,7 +282,7 @@ func TestJoin(t *testing.T) {
 		t.Error("restart did not use the saved certificate")
 	}
 	// Another name must not use it.
-	cfg.Name, cfg.Masters = "a2", []string{addr}
+	cfg.Name, cfg.Masters = "a2", func() []string { return []string{addr} }
 	if _, err := pki.Join(t.Context(), cfg, quiet); !fault.Is(err, fault.Denied) {
 		t.Errorf("wrong token: %v; want Denied", err)
 	}
@@ -297,7 +297,7 @@ func TestJoinRefusesForeignMaster(t *testing.T) {
 	defer cancel()
 	_, err := pki.Join(ctx, pki.JoinConfig{
 		CAPEM: authority(t).CertPEM(), Token: "s3cret", Name: "a1", Addr: loopback,
-		Masters: []string{strings.TrimPrefix(url, "https://")}, File: filepath.Join(t.TempDir(), "host.pem"),
+		Masters: func() []string { return []string{strings.TrimPrefix(url, "https://")} }, File: filepath.Join(t.TempDir(), "host.pem"),
 	}, quiet)
 	if err == nil || called {
 		t.Errorf("Join = %v, token sent %v", err, called)

@@ -53,7 +53,9 @@ const (
 
 // Options configure a Link.
 type Options struct {
-	Masters []string     // base URLs, "https://10.0.0.1:5050"
+	// Masters returns base URLs, "https://10.0.0.1:5050". It is asked before
+	// each attempt.
+	Masters func() []string
 	Client  *http.Client // with the agent's certificate; redirects are handled here
 	Log     *slog.Logger
 	// Subscribe returns the message to register with, at each attempt.
@@ -94,7 +96,7 @@ func (l *Link) Run(ctx context.Context) {
 	lost := time.Now()
 	pause := firstRetry
 	for next := 0; ctx.Err() == nil; next++ {
-		was, err := l.session(ctx, l.o.Masters[next%len(l.o.Masters)])
+		was, err := l.try(ctx, next)
 		if ctx.Err() != nil {
 			return
 		}
@@ -114,6 +116,15 @@ func (l *Link) Run(ctx context.Context) {
 		}
 		pause = min(pause*2, limit)
 	}
+}
+
+// try is one attempt: with the next master of the list as it is now.
+func (l *Link) try(ctx context.Context, next int) (registered bool, err error) {
+	masters := l.o.Masters()
+	if len(masters) == 0 {
+		return false, fault.Newf("subscribe to master", fault.Unavailable, "no master is known")
+	}
+	return l.session(ctx, masters[next%len(masters)])
 }
 
 // session is one connection, from subscribing to its end. registered says

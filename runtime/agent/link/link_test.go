@@ -49,7 +49,7 @@ func start(t *testing.T, masters ...string) (*link.Link, *inbox) {
 	t.Helper()
 	in := &inbox{}
 	l := link.New(link.Options{
-		Masters: masters, Client: http.DefaultClient, Log: slog.New(slog.DiscardHandler), Handle: in.handle,
+		Masters: func() []string { return masters }, Client: http.DefaultClient, Log: slog.New(slog.DiscardHandler), Handle: in.handle,
 		Subscribe: func() *agentlink.Subscribe {
 			return &agentlink.Subscribe{Agent: &mesos.AgentInfo{Hostname: proto.String("h")}}
 		},

@@ -95,9 +95,11 @@ func hashNumbers(h hash.Hash, ns ...int64) {
 
 // Restore makes the data of a new ensemble, of which o.Self is the only member,
 // from the snapshot in file. There must be no data yet. The member itself is
-// started with Start.
+// started with Start. The ensemble is another than the one that the snapshot is
+// of, whose members, if there still are any, cannot be mistaken for its own.
 func Restore(o Options, file string) error {
 	o.Peers = []Peer{o.Self}
+	o.Token += " restored " + time.Now().UTC().Format(time.RFC3339Nano)
 	return restore(configure(o), file)
 }
 
