@@ -112,6 +112,7 @@ type File struct {
 type Output struct {
 	Code           int // 128 + signal when killed
 	Stdout, Stderr string
+	Noise          string // what the login wrote by itself before the program began
 }
 
 // Unit is the state of a unit.

@@ -113,6 +113,7 @@ func (c *collection) ask(ctx context.Context, i int) {
 	}
 	h.Stderr = out.Stderr
 	h.Facts, h.Noise, _ = parseFacts(out.Stdout)
+	h.Noise = strings.TrimSpace(out.Noise + h.Noise)
 	if h.Facts != nil {
 		c.hands[i] = hand
 	}

@@ -24,10 +24,7 @@ for t in cat cp chmod chown cut date df du find getent grep head id ip kill ln l
   has $t && echo "tool $t"
 done
 
-# What a login prints by itself, and whether its locale is there.
-if has bash && has timeout; then
-  timeout 1 bash -lc : 2>&1 </dev/null | while read -r l; do [ -n "$l" ] && echo "noise $l" && break; done
-fi
+# Whether its locale is there.
 for f in /etc/locale.conf /etc/default/locale; do
   [ -r $f ] || continue
   while IFS='=' read -r k v; do
@@ -79,13 +76,22 @@ grep -hsE '^[[:space:]]*net[./]ipv4[./](ip_forward|conf[./](all|default)[./](for
 [ -n "$PROBE" ] && [ -x "$PROBE" ] && echo "probe $PROBE"
 
 # Disks: where what goes, on the nearest directory that is there.
-for p in /opt/dcos /var/lib/dcos /var/log/dcos /etc/dcos /tmp /var/tmp; do
-  d=$p
-  while [ ! -d "$d" ]; do d=${d%/*}; d=${d:-/}; done
-  m=$(stat -c '%d %m' "$d" 2>/dev/null); mp=${m#* }; o=
-  while read -r _ at fs opts _; do [ "$at" = "$mp" ] && o="$fs $opts"; done < /proc/mounts
-  echo "disk $p $d $(stat -f -c '%a %S %d %c' "$d") ${m% *} ${mp:-?} $o"
+paths='/opt/dcos /var/lib/dcos /var/log/dcos /etc/dcos /tmp /var/tmp'
+dirs=
+for p in $paths; do
+  while [ ! -d "$p" ]; do p=${p%/*}; p=${p:-/}; done
+  dirs="$dirs $p"
 done
+{ stat -f -c '%a %S %d %c' $dirs; stat -c '%d %m' $dirs; } 2>/dev/null | {
+  for p in $paths; do read -r free; all="$all$free|"; done
+  for p in $paths; do
+    set -- $dirs; d=$1; shift; dirs=$*
+    read -r dev mp; o=
+    while read -r _ at fs opts _; do [ "$at" = "$mp" ] && o="$fs $opts"; done < /proc/mounts
+    echo "disk $p $d ${all%%|*} $dev ${mp:-?} $o"
+    all=${all#*|}
+  done
+}
 
 # Network: links, addresses, routes, who listens where.
 for d in /sys/class/net/*; do
@@ -119,7 +125,10 @@ if [ "$inodes" != ' ' ]; then
 fi
 
 # Firewalls and mandatory access control.
-has systemctl && for u in firewalld ufw; do [ "$(systemctl is-active $u 2>/dev/null)" = active ] && echo "firewall $u"; done
+has systemctl && systemctl is-active firewalld ufw 2>/dev/null | {
+  read -r s && [ "$s" = active ] && echo 'firewall firewalld'
+  read -r s && [ "$s" = active ] && echo 'firewall ufw'
+}
 if has nft; then
   nft list chains 2>/dev/null | while read -r l; do
     case $l in table*) t=${l#table }; t=${t% \{};; chain*) c=${l#chain }; c=${c% \{};; *hook*policy*drop*) echo "chain-drops ${l#*hook }|$t $c";; esac
