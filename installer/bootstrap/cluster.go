@@ -59,20 +59,13 @@ func readCluster(m resource.PropertyMap) (cluster, *input.Reader) {
 	if len(c.masters) == 0 && !r.Unknown("masters") {
 		r.Fail("masters", "is empty")
 	}
-	for i, v := range r.List("hosts") {
-		v, known := input.Plain(v)
-		if !known {
-			continue
-		}
-		if !v.IsObject() {
-			r.Fail("hosts", "element %d is not an object", i)
-			continue
-		}
-		h := input.Read(v.ObjectValue())
-		ref := host.ReadConnection(h.OptionalText("name"), h)
+	hosts := r.Object("hosts") // by name
+	for _, name := range hosts.Keys() {
+		h := hosts.Object(name)
+		ref := host.ReadConnection(name, h)
 		h.OptionalText("machineId")
 		h.OptionalText("bootId")
-		if !h.Unknown() {
+		if h.Close(); !h.Unknown() {
 			c.hosts = append(c.hosts, ref)
 		}
 	}

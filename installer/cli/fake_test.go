@@ -62,14 +62,14 @@ func (w *world) decorate(t tokens.Type, name string, in, out resource.PropertyMa
 	switch t {
 	case program.TypeSecrets:
 		if !known {
-			for _, k := range []resource.PropertyKey{"clusterId", "caCert", "caKey", "joinToken", "sealKey", "adminPassword", "adminHash", "founders"} {
+			for _, k := range []resource.PropertyKey{"clusterId", "caCert", "caKey", "joinToken", "sealKey", "adminPassword", "adminHash", "founders", "backupRecipient"} {
 				o[k] = providers.Unknown()
 			}
 			return o
 		}
 		o["clusterId"], o["caCert"] = resource.NewProperty("id-of-the-cluster"), resource.NewProperty("CERTIFICATE\n")
 		o["caKey"], o["joinToken"], o["sealKey"] = secret("s3cret-ca-key"), secret("s3cret-join-token"), secret("s3cret-seal-key")
-		o["adminHash"] = secret("s3cret-admin-hash")
+		o["adminHash"], o["backupRecipient"] = secret("s3cret-admin-hash"), resource.NewProperty("age1cluster")
 		o["generatedPassword"] = resource.NewProperty(!in.HasValue("adminPassword"))
 		if !in.HasValue("adminPassword") {
 			o["adminPassword"] = secret(generated)
@@ -78,6 +78,7 @@ func (w *world) decorate(t tokens.Type, name string, in, out resource.PropertyMa
 		o["bridge"] = resource.NewProperty("br-test")
 	case program.TypeHost:
 		o["dir"] = resource.NewProperty("/hosts/" + name)
+		o["connection"] = resource.NewProperty(resource.PropertyMap{"kind": resource.NewProperty("local"), "dir": o["dir"]})
 		o["bootId"] = resource.NewProperty("boot-1")
 	case program.TypeOnPremHost:
 		if !known {

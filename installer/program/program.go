@@ -93,10 +93,10 @@ func Goals(t *topology.Topology, r Release) []engine.Goal {
 		masters = append(masters, resource.NewProperty(m.Addr.String()))
 	}
 	return append(goals, engine.Goal{Key: cluster, Dependencies: needs, Inputs: func(o engine.Outputs) (resource.PropertyMap, error) {
-		var hosts []resource.PropertyValue
+		hosts := resource.PropertyMap{}
 		for _, h := range t.Hosts {
 			// After a host was started anew, the cluster is waited for again.
-			hosts = append(hosts, reach(o, HostKey(t.Provider, h.Name), resource.PropertyMap{"name": resource.NewProperty(h.Name)}))
+			hosts[resource.PropertyKey(h.Name)] = reach(o, HostKey(t.Provider, h.Name))
 		}
 		return resource.PropertyMap{
 			"masters":      resource.NewProperty(masters),
@@ -168,7 +168,7 @@ func login(l topology.Login) host.Login {
 
 // reach is how a host is reached: its connection, and what tells when it is
 // another machine, or the same one started anew.
-func reach(o engine.Outputs, key engine.Key, more resource.PropertyMap) resource.PropertyValue {
+func reach(o engine.Outputs, key engine.Key) resource.PropertyValue {
 	c, known := input.Plain(o.Get(key, "connection"))
 	if known && c.IsNull() { // in the state of an earlier installer, which knew local hosts only
 		c = resource.NewProperty(resource.PropertyMap{"kind": resource.NewProperty(string(host.KindLocal)), "dir": o.Get(key, "dir")})
@@ -181,7 +181,6 @@ func reach(o engine.Outputs, key engine.Key, more resource.PropertyMap) resource
 	if key.Type == TypeOnPremHost {
 		m["machineId"] = o.Get(key, "machineId")
 	}
-	maps.Copy(m, more)
 	return resource.NewProperty(m)
 }
 
@@ -245,7 +244,7 @@ func nodeInputs(t *topology.Topology, h topology.Host, r Release, secrets, host 
 		return resource.PropertyMap{
 			// A host that was made anew, or started anew, has to be installed or
 			// checked again.
-			"host":    reach(o, host, nil),
+			"host":    reach(o, host),
 			"name":    resource.NewProperty(h.Name),
 			"role":    resource.NewProperty(string(h.Role)),
 			"address": resource.NewProperty(h.Addr.String()),
