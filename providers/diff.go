@@ -50,6 +50,21 @@ func Partial(reasons ...error) error {
 	return e
 }
 
+// Untouched is the error of an Update that left the object as it was: it
+// changed nothing, or took back what it changed and saw that all is as before.
+// The record stays as it was, too.
+func Untouched(err error) error { return untouched{err} }
+
+// IsUntouched reports whether err is, or wraps, one of Untouched.
+func IsUntouched(err error) bool {
+	_, ok := errors.AsType[untouched](err)
+	return ok
+}
+
+type untouched struct{ error }
+
+func (u untouched) Unwrap() error { return u.error }
+
 // partialError is a *plugin.InitError that keeps its causes, and whose text is
 // not wrapped in the SDK's words.
 type partialError struct {

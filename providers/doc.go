@@ -40,6 +40,8 @@
 //     engine keeps the object, tells the user, and calls Update next time. An
 //     error of any other type from Create says that there is nothing, or
 //     nothing that Create or Read with the same Token would not find.
+//   - An Update that failed and left the object as it was before says so with
+//     [Untouched]: nothing is recorded then, as if it had not been called.
 //   - Values that are secret in the inputs stay secret in the outputs; secrets
 //     the provider makes up are marked with resource.MakeSecret.
 //   - A call ends soon after its context is done. A context ends early only if

@@ -25,10 +25,15 @@ func withTimeout(ctx context.Context, seconds float64) (context.Context, context
 }
 
 // reporter turns a provider's progress into events of the resource.
-func (x *executor) reporter(u resource.URN, op Op) providers.Reporter {
+// Steps are journalled: after a crash the stack can tell where each call was.
+func (x *executor) reporter(res *stack.Resource, op Op, jop stack.Op) providers.Reporter {
+	u := res.URN
 	started := map[string]time.Time{}
 	k := KeyOf(u)
 	return func(p providers.Progress) {
+		if p.Message == "" {
+			x.journal.Step(jop, res, x.mask.text(p.Step), p.Done && p.Err == nil)
+		}
 		e := Event{Kind: EventStepStart, URN: u, Type: string(k.Type), Name: k.Name, Op: op,
 			Step: x.mask.text(p.Step), Message: x.mask.text(p.Message)}
 		x.mu.Lock()
@@ -49,9 +54,9 @@ func (x *executor) reporter(u resource.URN, op Op) providers.Reporter {
 }
 
 // callContext is the context of one provider call.
-func (x *executor) callContext(u resource.URN, op Op, seconds float64) (context.Context, context.CancelFunc) {
+func (x *executor) callContext(res *stack.Resource, op Op, jop stack.Op, seconds float64) (context.Context, context.CancelFunc) {
 	ctx, cancel := withTimeout(x.callCtx, seconds)
-	return providers.WithReporter(providers.WithStopping(ctx, x.stop.Done()), x.reporter(u, op)), cancel
+	return providers.WithReporter(providers.WithStopping(ctx, x.stop.Done()), x.reporter(&stack.Resource{URN: res.URN, ID: res.ID, Type: res.Type}, op, jop)), cancel
 }
 
 func newToken() (string, error) {
@@ -96,7 +101,7 @@ func (x *executor) create(n *node, d decision, old *stack.Resource) (kept bool, 
 	if err := x.journal.Begin(op, res, token); err != nil {
 		return false, err
 	}
-	ctx, cancel := x.callContext(n.urn, n.step.Op, n.goal.Timeouts.Create)
+	ctx, cancel := x.callContext(res, n.step.Op, op, n.goal.Timeouts.Create)
 	defer cancel()
 	resp, err := guard(func() (plugin.CreateResponse, error) {
 		return n.provider.Create(providers.WithToken(ctx, token), plugin.CreateRequest{URN: n.urn, Name: n.goal.Name,
@@ -119,13 +124,16 @@ func (x *executor) update(n *node, d decision, old *stack.Resource) (kept bool, 
 	if err := x.journal.Begin(stack.OpUpdate, res, ""); err != nil {
 		return true, err
 	}
-	ctx, cancel := x.callContext(n.urn, n.step.Op, n.goal.Timeouts.Update)
+	ctx, cancel := x.callContext(res, n.step.Op, stack.OpUpdate, n.goal.Timeouts.Update)
 	defer cancel()
 	resp, err := guard(func() (plugin.UpdateResponse, error) {
 		return n.provider.Update(ctx, plugin.UpdateRequest{URN: n.urn, Name: n.goal.Name, Type: n.goal.Type, ID: old.ID,
 			OldInputs: old.Inputs, OldOutputs: old.Outputs, NewInputs: d.inputs, IgnoreChanges: n.goal.IgnoreChanges,
 			Timeout: n.goal.Timeouts.Update})
 	})
+	if providers.IsUntouched(err) {
+		return true, errors.Join(err, x.journal.Undone(res, x.mask.text(message(err))))
+	}
 	res.Outputs = keepSecret(resp.Properties, d.inputs, n.goal.SecretOutputs)
 	res.Modified = time.Now().UTC()
 	_, err = x.settle(stack.OpUpdate, n, res, x.partial(old.ID, resp.Status, err), err)
@@ -166,7 +174,7 @@ func (x *executor) remove(r *removal) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := x.callContext(r.res.URN, r.step.Op, r.res.Timeouts.Delete)
+	ctx, cancel := x.callContext(r.res, r.step.Op, stack.OpDelete, r.res.Timeouts.Delete)
 	defer cancel()
 	_, err = guard(func() (plugin.DeleteResponse, error) {
 		return prov.Delete(ctx, plugin.DeleteRequest{URN: r.res.URN, Name: r.res.URN.Name(), Type: r.res.Type, ID: r.res.ID,

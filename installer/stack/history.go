@@ -8,6 +8,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/pulumi/pulumi/sdk/v3/go/common/resource"
+
 	"dcos.example/dcos/runtime/fault"
 )
 
@@ -32,7 +34,53 @@ type Record struct {
 	End    time.Time       `json:"end,omitzero"`
 	Result OperationResult `json:"result,omitempty"`
 	Counts map[string]int  `json:"counts,omitempty"` // changes done
-	Serial uint64          `json:"serial"`           // of the state it left
+	// Took is how long the provider's calls took that succeeded, by what they
+	// did: "create Host", "update Node agent".
+	Took   map[string]Timing `json:"took,omitempty"`
+	Serial uint64            `json:"serial"` // of the state it left
+	// Open are the changes that it began and did not finish.
+	Open []Unfinished `json:"open,omitempty"`
+}
+
+// Unfinished is a change of one resource that was begun and is not done.
+type Unfinished struct {
+	URN   resource.URN `json:"urn"`
+	Op    Op           `json:"op"`
+	Step  string       `json:"step,omitempty"`  // the last that was told of
+	Ended bool         `json:"ended,omitempty"` // that step was done
+	Error string       `json:"error,omitempty"` // empty: interrupted
+}
+
+// open returns what was begun since start and is not done.
+func (s *State) open(start time.Time) []Unfinished {
+	var out []Unfinished
+	for _, p := range s.Pending() {
+		if !p.Since.Before(start) {
+			out = append(out, Unfinished{URN: p.URN, Op: p.Op, Step: p.Step, Ended: p.StepEnded, Error: p.Error})
+		}
+	}
+	return out
+}
+
+// Timing sums up calls of one kind.
+type Timing struct {
+	Calls int           `json:"calls"`
+	Mean  time.Duration `json:"meanNanos"`
+	Max   time.Duration `json:"maxNanos"`
+}
+
+func (t Timing) with(d time.Duration) Timing {
+	n := time.Duration(t.Calls)
+	return Timing{Calls: t.Calls + 1, Mean: (t.Mean*n + d) / (n + 1), Max: max(t.Max, d)}
+}
+
+// kindOf is the key of Record.Took for a call.
+func kindOf(op Op, r *Resource) string {
+	k := string(op) + " " + string(r.URN.Type().Name())
+	if role := r.Inputs["role"]; role.IsString() {
+		k += " " + role.StringValue()
+	}
+	return k
 }
 
 // History returns the operations that changed or tried to change the stack,

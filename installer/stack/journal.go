@@ -38,6 +38,7 @@ const (
 	phaseBegin  phase = "begin"
 	phaseDone   phase = "done"
 	phaseFailed phase = "failed"
+	phaseStep   phase = "step" // of a call under way; it changes no resource
 )
 
 // entry is one line of the journal: eight hexadecimal digits of CRC-32
@@ -51,6 +52,9 @@ type entry struct {
 	Resource *apitype.ResourceV3 `json:"resource,omitempty"`
 	Token    string              `json:"token,omitempty"`
 	Error    string              `json:"error,omitempty"`
+	Undone   bool                `json:"undone,omitempty"` // failed, and the object is as it was
+	Step     string              `json:"step,omitempty"`
+	Ended    bool                `json:"ended,omitempty"` // the step
 
 	Base      uint64  `json:"base,omitempty"`
 	Operation *Record `json:"operation,omitempty"`
@@ -122,7 +126,7 @@ func (s *Stack) replay(st *State, raw []byte) (*entry, error) {
 		return nil, fault.Newf(op, fault.Internal, "it continues state %d, but %s is older: state %d", head.Base, stateFile, st.Serial)
 	}
 	for _, e := range entries[1:] {
-		c := change{phase: e.Phase, op: e.Op, token: e.Token, err: e.Error, at: e.Time}
+		c := change{phase: e.Phase, op: e.Op, token: e.Token, err: e.Error, at: e.Time, undone: e.Undone, step: e.Step, ended: e.Ended}
 		if e.Resource == nil {
 			return nil, fault.Newf(op, fault.Internal, "entry %d names no resource", e.Seq)
 		}
@@ -144,6 +148,9 @@ type change struct {
 	resource *Resource
 	token    string
 	err      string
+	undone   bool
+	step     string
+	ended    bool
 	at       time.Time
 }
 
@@ -159,6 +166,15 @@ func (s *State) fold(c change) {
 			p.Inputs = r.Inputs
 		}
 		s.pending[key] = p
+		return
+	case c.phase == phaseStep:
+		if p, ok := s.pending[key]; ok {
+			p.Step, p.StepEnded = c.step, c.ended
+			s.pending[key] = p
+		}
+		return
+	case c.phase == phaseFailed && c.undone:
+		delete(s.pending, key)
 		return
 	case c.phase == phaseFailed && len(r.InitErrors) == 0:
 		key := key
@@ -262,6 +278,29 @@ func (j *journal) sync(n int) error {
 		j.done.Broadcast()
 	}
 	return j.err
+}
+
+// flush writes what is queued, so that it outlives this process. It does not
+// wait for the disk.
+func (j *journal) flush() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for j.writing {
+		j.done.Wait()
+	}
+	if len(j.buf) == 0 || j.err != nil {
+		return
+	}
+	buf := j.buf
+	j.buf, j.writing = nil, true
+	j.mu.Unlock()
+	_, err := j.f.Write(buf)
+	j.mu.Lock()
+	j.writing = false
+	if err != nil {
+		j.err = err
+	}
+	j.done.Broadcast()
 }
 
 // close waits for a write under way, refuses further entries and closes.

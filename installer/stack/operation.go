@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/pulumi/pulumi/sdk/v3/go/common/resource"
 
 	"dcos.example/dcos/runtime/fault"
 )
@@ -23,10 +24,17 @@ type Operation struct {
 	record Record
 
 	mu    sync.Mutex
+	began map[resource.URN]call // provider calls that run
 	state *State
 	seq   int      // entries so far; the first is written with the second
 	j     *journal // nil until something changes
 	ended bool
+}
+
+// call is one call of the provider.
+type call struct {
+	kind string
+	at   time.Time
 }
 
 // Begin locks the stack for an operation of that kind ("apply"). Command says
@@ -71,7 +79,7 @@ func (s *Stack) recover() (*State, error) {
 	}
 	if head != nil {
 		r := *head.Operation
-		r.End, r.Result, r.Serial = time.Now().UTC(), Interrupted, st.Serial
+		r.End, r.Result, r.Serial, r.Open = time.Now().UTC(), Interrupted, st.Serial, st.open(r.Start)
 		if st.Serial > head.Base {
 			st.by = &r
 			if err := s.commit(st); err != nil {
@@ -151,6 +159,12 @@ func (o *Operation) State() *State {
 // Begin notes that the provider is about to be called for r, and returns when
 // that is on the disk. For a create, r has no ID yet.
 func (o *Operation) Begin(op Op, r *Resource, token string) error {
+	o.mu.Lock()
+	if o.began == nil {
+		o.began = map[resource.URN]call{}
+	}
+	o.began[r.URN] = call{kindOf(op, r), time.Now()}
+	o.mu.Unlock()
 	note := &Resource{URN: r.URN, ID: r.ID, Type: r.Type}
 	if op == OpCreate || op == OpReplace {
 		note.ID, note.Inputs, note.Timeouts = "", r.Inputs, r.Timeouts
@@ -161,6 +175,15 @@ func (o *Operation) Begin(op Op, r *Resource, token string) error {
 // Done notes what the object is now, after a call that succeeded or for one of
 // the single-entry changes.
 func (o *Operation) Done(op Op, r *Resource) error {
+	o.mu.Lock()
+	if c, ok := o.began[r.URN]; ok {
+		delete(o.began, r.URN)
+		if o.record.Took == nil {
+			o.record.Took = map[string]Timing{}
+		}
+		o.record.Took[c.kind] = o.record.Took[c.kind].with(time.Since(c.at))
+	}
+	o.mu.Unlock()
 	return o.append(change{phase: phaseDone, op: op, resource: r})
 }
 
@@ -173,31 +196,54 @@ func (o *Operation) Failed(op Op, r *Resource, why string) error {
 	return o.append(change{phase: phaseFailed, op: op, resource: r, err: why})
 }
 
+// Undone notes that an update failed and that the object is as it was before.
+func (o *Operation) Undone(r *Resource, why string) error {
+	return o.append(change{phase: phaseFailed, op: OpUpdate, undone: true, err: why,
+		resource: &Resource{URN: r.URN, ID: r.ID, Type: r.Type}})
+}
+
+// Step notes how far a call under way has come: a step begins, or has ended.
+// It is for those who look after a crash, so it does not wait for the disk, and
+// that it cannot be written is found out by the next entry that matters.
+func (o *Operation) Step(op Op, r *Resource, step string, ended bool) {
+	c := change{phase: phaseStep, op: op, step: step, ended: ended, resource: &Resource{URN: r.URN, ID: r.ID, Type: r.Type}}
+	if j, _, err := o.queue(c); err == nil {
+		j.flush()
+	}
+}
+
 func (o *Operation) append(c change) error {
-	c.at = time.Now().UTC()
-	rd, err := o.stack.freeze(c.resource)
+	j, n, err := o.queue(c)
 	if err != nil {
-		return fault.New("write the journal", fault.Internal, err)
+		return err
 	}
-	o.mu.Lock()
-	j, err := o.journal()
-	if err != nil {
-		o.mu.Unlock()
-		return fault.New("write the journal", fault.Unavailable, err)
-	}
-	line, err := entry{Seq: o.seq, Time: c.at, Phase: c.phase, Op: c.op, Resource: &rd, Token: c.token, Error: c.err}.line()
-	if err != nil {
-		o.mu.Unlock()
-		return fault.New("write the journal", fault.Internal, err)
-	}
-	o.seq++
-	o.state.fold(c)
-	n := j.add(line) // under o.mu, so that the file has the order of the fold
-	o.mu.Unlock()
 	if err := j.sync(n); err != nil {
 		return fault.New("write the journal", fault.Unavailable, err)
 	}
 	return nil
+}
+
+// queue folds a change and hands it to the journal, which numbers it.
+func (o *Operation) queue(c change) (*journal, int, error) {
+	c.at = time.Now().UTC()
+	rd, err := o.stack.freeze(c.resource)
+	if err != nil {
+		return nil, 0, fault.New("write the journal", fault.Internal, err)
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	j, err := o.journal()
+	if err != nil {
+		return nil, 0, fault.New("write the journal", fault.Unavailable, err)
+	}
+	line, err := entry{Seq: o.seq, Time: c.at, Phase: c.phase, Op: c.op, Resource: &rd, Token: c.token, Error: c.err,
+		Undone: c.undone, Step: c.step, Ended: c.ended}.line()
+	if err != nil {
+		return nil, 0, fault.New("write the journal", fault.Internal, err)
+	}
+	o.seq++
+	o.state.fold(c)
+	return j, j.add(line), nil // under o.mu, so that the file has the order of the fold
 }
 
 // errEnded meets a call that was given up and comes back after the end.
@@ -239,7 +285,7 @@ func (o *Operation) End(r OperationResult, counts map[string]int) (err error) {
 	defer func() { err = errors.Join(err, o.unlock()) }()
 	s := o.stack
 	o.ended = true
-	o.record.End, o.record.Result, o.record.Counts = time.Now().UTC(), r, counts
+	o.record.End, o.record.Result, o.record.Counts, o.record.Open = time.Now().UTC(), r, counts, o.state.open(o.record.Start)
 	if o.j != nil {
 		if err := o.j.close(); err != nil {
 			return fault.New(op, fault.Unavailable, err)

@@ -50,6 +50,10 @@ type Pending struct {
 	Timeouts resource.CustomTimeouts
 	Since    time.Time
 	Error    string // of the failed try; empty when interrupted
+	// Step is the last that the provider told of; StepEnded says that it was
+	// done.
+	Step      string
+	StepEnded bool
 }
 
 type objectKey struct {
@@ -134,6 +138,8 @@ type pendingDoc struct {
 	Token    string             `json:"token,omitempty"`
 	Since    time.Time          `json:"since"`
 	Error    string             `json:"error,omitempty"`
+	Step     string             `json:"step,omitempty"`
+	Ended    bool               `json:"ended,omitempty"`
 }
 
 const documentVersion = 1
@@ -243,7 +249,7 @@ func (s *Stack) loadFile(name string) (*State, error) {
 			return nil, err
 		}
 		p := Pending{Op: pd.Op, URN: r.URN, Type: r.Type, ID: r.ID, Token: pd.Token, Inputs: r.Inputs,
-			Timeouts: r.Timeouts, Since: pd.Since, Error: pd.Error}
+			Timeouts: r.Timeouts, Since: pd.Since, Error: pd.Error, Step: pd.Step, StepEnded: pd.Ended}
 		st.pending[objectKey{p.URN, p.ID}] = p
 	}
 	return st, nil
@@ -265,7 +271,7 @@ func (s *Stack) saveDocument(st *State) error {
 		if err != nil {
 			return err
 		}
-		d.Pending = append(d.Pending, pendingDoc{Op: p.Op, Resource: rd, Token: p.Token, Since: p.Since, Error: p.Error})
+		d.Pending = append(d.Pending, pendingDoc{Op: p.Op, Resource: rd, Token: p.Token, Since: p.Since, Error: p.Error, Step: p.Step, Ended: p.StepEnded})
 	}
 	raw, err := json.MarshalIndent(d, "", " ")
 	if err != nil {
