@@ -16,7 +16,7 @@ SIGNER  := go run ./ci/bundle -key '$(KEY)'
 TOOL    := go tool -modfile=tools/go.mod
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build bundle up down demo lab lab-down test unit lint generate bench-install bench clean
+.PHONY: help setup build bundle up down demo lab lab-down test unit lint generate bench-install drill clean
 
 help: ## List the targets
 	@awk -F': .*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ lint: ## Check formatting, vet and staticcheck
 
 generate: ## Regenerate the protobuf code (needs protoc)
 	@ci/generate
+
+drill: build bundle ## Break a cluster of simulated machines on purpose; write docs/reliability.md
+	@ci/drill/run $(BIN) $(BUNDLE) $(VERSION)
 
 bench-install: build bundle ## Measure install, fail-over and launch times
 	@go run ./ci/bench install -bin $(BIN) -bundle $(BUNDLE)

@@ -8,6 +8,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"net/netip"
@@ -108,29 +109,45 @@ func (l *Lab) Run(ctx context.Context, name, user, script string) (string, error
 	return l.run(ctx, h, user, script)
 }
 
+// Stream is Run for scripts that go on: what they write to standard output goes
+// to w as it comes. It ends with the script, with the host or with ctx.
+func (l *Lab) Stream(ctx context.Context, name, user, script string, w io.Writer) error {
+	h, err := l.host(name)
+	if err != nil {
+		return err
+	}
+	return l.stream(ctx, h, user, script, w)
+}
+
 func (l *Lab) run(ctx context.Context, h Host, user, script string) (string, error) {
+	var stdout bytes.Buffer
+	err := l.stream(ctx, h, user, script, &stdout)
+	return stdout.String(), err
+}
+
+func (l *Lab) stream(ctx context.Context, h Host, user, script string, w io.Writer) error {
 	op := "run on host " + h.Name
 	client, err := l.dial(ctx, h, user)
 	if err != nil {
-		return "", fault.New(op, fault.Unavailable, err)
+		return fault.New(op, fault.Unavailable, err)
 	}
 	defer client.Close()
 	stop := context.AfterFunc(ctx, func() { client.Close() })
 	defer stop()
 	session, err := client.NewSession()
 	if err != nil {
-		return "", fault.New(op, fault.Unavailable, err)
+		return fault.New(op, fault.Unavailable, err)
 	}
 	defer session.Close()
-	var stdout, stderr bytes.Buffer
-	session.Stdout, session.Stderr = &stdout, &stderr
+	var stderr bytes.Buffer
+	session.Stdout, session.Stderr = w, &stderr
 	if err := session.Run(script); err != nil {
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
-		return stdout.String(), fault.Newf(op, fault.Unavailable, "%w: %s", err, bytes.TrimSpace(stderr.Bytes()))
+		return fault.Newf(op, fault.Unavailable, "%w: %s", err, bytes.TrimSpace(stderr.Bytes()))
 	}
-	return stdout.String(), nil
+	return nil
 }
 
 func (l *Lab) dial(ctx context.Context, h Host, user string) (*ssh.Client, error) {
