@@ -39,9 +39,11 @@ func (l *Lab) HCL(r Roles) (string, error) {
 		}
 		fmt.Fprintf(&b, "\nnode_group %q {\n", group.name)
 		for _, h := range next[:group.n] {
-			// A host sees the machine's memory, whatever its share.
-			fmt.Fprintf(&b, "  host %q {\n    address = %q\n    memory  = \"%dMiB\"\n", h.Name, h.Address, h.MemoryMiB)
-			if h.CPUs > 0 {
+			fmt.Fprintf(&b, "  host %q {\n    address = %q\n", h.Name, h.Address)
+			if group.name != "master" { // a host sees the machine's memory, whatever its share
+				fmt.Fprintf(&b, "    memory  = \"%dMiB\"\n", h.MemoryMiB)
+			}
+			if h.CPUs > 0 && group.name != "master" {
 				fmt.Fprintf(&b, "    cpus    = %g\n", h.CPUs)
 			}
 			b.WriteString("  }\n")

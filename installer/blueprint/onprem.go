@@ -379,7 +379,8 @@ func (p *parser) offered(role Role, own, group hcl.Attributes, s *scope, at hcl.
 		for _, as := range []hcl.Attributes{own, group} {
 			for _, name := range []string{"attributes", "cpus", "memory", "disk"} {
 				if a := as[name]; a != nil {
-					p.errorAt(a.NameRange, "Masters offer nothing", fmt.Sprintf("%s says what apps can have of a machine, and apps run on agents.", name), "")
+					p.diags.Add(diag.Diagnostic{Severity: diag.Warning, Summary: "Masters offer nothing", Range: &a.NameRange,
+						Detail: fmt.Sprintf("%s says what apps can have of a machine, and apps run on agents.", name), Hint: "Leave it out."})
 				}
 			}
 		}
