@@ -53,7 +53,7 @@ wrote is carried out without asking, and refused if anything has changed since.`
 
 func (r *run) apply(ctx context.Context, w *work, o changing, args []string) error {
 	s := w.session
-	if err := s.untried(); err != nil {
+	if err := errors.Join(s.untried(), w.restored()); err != nil {
 		return err
 	}
 	if w.plan == nil {
@@ -100,6 +100,9 @@ func (r *run) apply(ctx context.Context, w *work, o changing, args []string) err
 		}
 	} else {
 		doc.Resume = r.resume("apply", args)
+		if w.restore != "" {
+			doc.Resume = r.resume("restore", append([]string{w.restore}, args...))
+		}
 		if n := w.plan.Counts(); n[engine.OpUpdate]+n[engine.OpReplace]+n[engine.OpDelete] > 0 {
 			doc.Back = r.resume("rollback", args)
 		}
@@ -110,7 +113,10 @@ func (r *run) apply(ctx context.Context, w *work, o changing, args []string) err
 	if err != nil {
 		return reported{exitOf(err)}
 	}
-	if err := s.writeMeta(); err != nil {
+	if err := errors.Join(s.writeMeta(), w.endRestore()); err != nil {
+		return err
+	}
+	if err := s.deposit(ctx, w.input, w.restore != ""); err != nil {
 		return err
 	}
 	if o.within > 0 && w.plan.HasChanges() {
@@ -200,18 +206,31 @@ func (s *session) finish(w *work, res *engine.Result, doc *view.Result) error {
 
 func (r *run) destroyCommand() *cobra.Command {
 	var approve bool
+	var id, address string
+	var v via
 	c := &cobra.Command{
 		Use:   "destroy [FILE]",
 		Short: "Undo everything apply made",
-		Long:  "Show what goes, ask, and remove the cluster with everything on it. The file is not needed: -cluster names the cluster.",
-		Args:  cobra.MaximumNArgs(1),
+		Long: `Show what goes, ask, and remove the cluster with everything on it. The file is not needed:
+-cluster names the cluster. With neither file nor state, give the cluster's id and a master's
+address as for adopt: -cluster-id ID -via ADDRESS.`,
+		Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			ctx, stop := r.interruptible(c.Context())
 			defer stop()
+			if address != "" || id != "" {
+				if len(args) > 0 || address == "" {
+					return usageError{errors.New("-cluster-id and -via go together, and need no FILE")}
+				}
+				return r.destroyVia(ctx, id, address, v, approve)
+			}
 			return r.destroy(ctx, args, approve)
 		},
 	}
 	c.Flags().BoolVar(&approve, "auto-approve", false, "do not ask")
+	c.Flags().StringVar(&id, "cluster-id", "", "the `id` of a cluster whose state is not here")
+	c.Flags().StringVar(&address, "via", "", "the `address` of one of its masters, as for adopt")
+	v.flags(c)
 	return r.withCluster(r.withParallel(c))
 }
 
@@ -241,6 +260,9 @@ func (r *run) destroy(ctx context.Context, args []string, approved bool) error {
 		return r.show(view.Message{What: "destroy", Text: fmt.Sprintf("Nothing to do: nothing of cluster %s is left.", name)})
 	}
 	if err := r.app.Allowed(s.meta.Provider); err != nil {
+		return err
+	}
+	if err := s.rememberKey(); err != nil {
 		return err
 	}
 	p, err := s.previewDestroy(ctx)

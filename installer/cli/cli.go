@@ -79,6 +79,7 @@ type ProviderOptions struct {
 	Dir      string       // the provider block's dir; empty: the provider's default
 	Bundle   string       // path of the release bundle; empty: nothing will be made
 	Trust    bundle.Trust // whose bundles are taken
+	Open     host.Opener  // how hosts are reached; nil: as the program does anyway
 }
 
 // run is the state of one command: shared flags and the view.
@@ -261,6 +262,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or input, 3 the plan has changes (wi
 		r.upgradeCommand(), r.confirmCommand(), r.rollbackCommand(), r.destroyCommand(), r.historyCommand(), r.hostCommand(), r.fmtCommand(), r.versionCommand())
 	root.AddCommand(r.bundleCommand(), r.preflightCommand())
 	root.AddCommand(r.importCommand())
+	root.AddCommand(r.backupCommand(), r.restoreCommand(), r.recoverCommand(), r.adoptCommand(), r.supportCommand())
 	for _, c := range root.Commands() {
 		r.strictArgs(c)
 	}

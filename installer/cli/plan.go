@@ -102,6 +102,7 @@ type work struct {
 	release program.Release
 	goals   []engine.Goal
 	plan    *engine.Plan // a saved one, or nil
+	restore string       // the backup from which the cluster is restored, or ""
 }
 
 // prepare reads the file, the bundle and the stack.

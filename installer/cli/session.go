@@ -33,6 +33,7 @@ type session struct {
 	cluster string
 	stack   *stack.Stack
 	meta    meta
+	made    ProviderOptions // what options.Providers were made from
 	options engine.Options
 }
 
@@ -119,14 +120,15 @@ func (r *run) open(cluster, dir string, m meta, bundle, command string) (*sessio
 	if m.Trust, err = r.remember(old); err != nil {
 		return nil, err
 	}
-	set, err := r.app.Providers(ProviderOptions{Kind: m.Provider, StateDir: st.Dir(), Dir: m.Dir, Bundle: bundle, Trust: trust})
+	made := ProviderOptions{Kind: m.Provider, StateDir: st.Dir(), Dir: m.Dir, Bundle: bundle, Trust: trust}
+	set, err := r.app.Providers(made)
 	if err != nil {
 		return nil, err
 	}
 	if r.parallel < 0 {
 		return nil, usageError{errors.New("-parallel must be positive")}
 	}
-	return &session{run: r, cluster: cluster, stack: st, meta: m, options: engine.Options{Providers: set, Parallel: r.parallel, Command: "dcos-install " + command}}, nil
+	return &session{run: r, cluster: cluster, stack: st, meta: m, made: made, options: engine.Options{Providers: set, Parallel: r.parallel, Command: "dcos-install " + command}}, nil
 }
 
 // openInput opens the stack of the cluster that in describes.

@@ -58,7 +58,10 @@ func allowed(kind string) error {
 
 // providers returns what makes a cluster.
 func (r reach) providers(o cli.ProviderOptions) (providers.Set, error) {
-	set := providers.Set{"dcos": bootstrap.New(bootstrap.Options{Trust: o.Trust, Open: r.open})}
+	if o.Open == nil {
+		o.Open = r.open
+	}
+	set := providers.Set{"dcos": bootstrap.New(bootstrap.Options{Trust: o.Trust, Open: o.Open})}
 	if o.Kind == "onprem" {
 		set["onprem"] = onprem.New(r.ask)
 		return set, nil
