@@ -29,8 +29,9 @@ const TypeHost = tokens.Type("onprem:host:Host")
 
 // Ask logs in to the machine that a connection leads to, runs a script in its
 // shell as root, and returns what that printed. Name is the host's, for
-// errors. fault.Unavailable: it cannot be reached; fault.Denied: it is not the
-// machine that is expected, or does not let us in.
+// errors. fault.Unavailable: it cannot be reached; fault.NotFound: the machine
+// with the key in hostKey is not there; fault.Denied: it is not known, or does
+// not let us in.
 type Ask func(ctx context.Context, name string, connection resource.PropertyMap, script string) (Answer, error)
 
 // Answer is what a machine said.
@@ -193,12 +194,13 @@ func (p *Provider) Update(ctx context.Context, req plugin.UpdateRequest) (res pl
 	if req.Preview {
 		res.Properties = req.OldOutputs.Copy()
 		res.Properties["address"], res.Properties["online"] = req.NewInputs["address"], resource.NewProperty(true)
+		delete(res.Properties, "problem")
 		res.Properties["connection"] = foretold(h.connection)
 		if k := pinned(req.OldOutputs); k != "" && h.connection != nil {
 			res.Properties["connection"] = withKey(h.connection, k)
 		}
-		if v := req.OldOutputs["online"]; v.IsBool() && !v.BoolValue() { // it comes back with what it then is
-			res.Properties["bootId"], res.Properties["facts"] = providers.Unknown(), providers.Unknown()
+		if v := req.OldOutputs["online"]; v.IsBool() && !v.BoolValue() { // whether it was started anew meanwhile
+			res.Properties["bootId"] = providers.Unknown()
 		}
 		return res, nil
 	}
@@ -216,7 +218,7 @@ func (p *Provider) Update(ctx context.Context, req plugin.UpdateRequest) (res pl
 }
 
 // Read implements providers.Provider. A host at whose place another machine is
-// found is gone; one that does not answer is there, but offline.
+// found is gone; one that does not answer, or not us, is there, but offline.
 func (p *Provider) Read(ctx context.Context, req plugin.ReadRequest) (res plugin.ReadResponse, err error) {
 	if req.Type != TypeHost {
 		return res, wrongType(req.Type)
@@ -231,12 +233,14 @@ func (p *Provider) Read(ctx context.Context, req plugin.ReadRequest) (res plugin
 	s, err := p.look(ctx, h, pinned(req.State), false)
 	res.ReadResult = plugin.ReadResult{ID: req.ID, Inputs: req.Inputs, Outputs: req.State}
 	switch {
-	case fault.Is(err, fault.Unavailable):
+	case fault.Is(err, fault.Unavailable) || fault.Is(err, fault.Denied):
+		// Not an error: the file may say meanwhile how to log in, and others
+		// must not wait for this one.
 		res.Outputs = req.State.Copy()
 		if res.Outputs == nil {
 			res.Outputs = resource.PropertyMap{}
 		}
-		res.Outputs["online"] = resource.NewProperty(false)
+		res.Outputs["online"], res.Outputs["problem"] = resource.NewProperty(false), resource.NewProperty(err.Error())
 	case err != nil:
 		return plugin.ReadResponse{}, err
 	case id(s.machine) != req.ID:
@@ -306,7 +310,7 @@ func (p *Provider) look(ctx context.Context, h host, key string, moved bool) (si
 		c = withKey(h.connection, key).ObjectValue()
 	}
 	a, err := p.ask(ctx, h.name, c, script)
-	if key != "" && fault.Is(err, fault.Denied) {
+	if key != "" && fault.Is(err, fault.NotFound) {
 		c = h.connection.Copy()
 		if !moved {
 			delete(c, "trustOnFirstUse")

@@ -81,7 +81,9 @@ func (w *world) ask(ctx context.Context, name string, c resource.PropertyMap, sc
 		return onprem.Answer{}, fault.Newf("connect to "+addr, fault.Unavailable, "no route")
 	}
 	switch {
-	case pin != "" && pin != m.key, pin == "" && w.known[addr] != m.key && (w.known[addr] != "" || !c["trustOnFirstUse"].IsBool()):
+	case pin != "" && pin != m.key:
+		return onprem.Answer{}, fault.Newf("connect to "+addr, fault.NotFound, "it is not the machine that it was")
+	case pin == "" && w.known[addr] != m.key && (w.known[addr] != "" || !c["trustOnFirstUse"].IsBool()):
 		return onprem.Answer{}, fault.Newf("connect to "+addr, fault.Denied, "it shows another key")
 	case pin == "":
 		w.known[addr] = m.key
@@ -293,20 +295,23 @@ func TestAnotherKey(t *testing.T) {
 	in := with(inputs("a1", "10.0.0.11"), "connection.trustOnFirstUse", resource.NewProperty(true))
 	c := u.made("a1", in)
 	w.machines["10.0.0.11"].key = "ssh-ed25519 AAAAz"
-	read := func() (plugin.ReadResponse, error) {
-		return u.p.Read(t.Context(), plugin.ReadRequest{URN: urn("a1"), Type: onprem.TypeHost, ID: c.ID, Inputs: in, State: c.Properties})
+	refused := func(when string) {
+		t.Helper()
+		r := u.read("a1", c, in)
+		if r.ID != c.ID || r.Outputs["online"].BoolValue() || !strings.Contains(r.Outputs["problem"].StringValue(), "another key") {
+			t.Errorf("%s: %+v", when, r)
+		}
+		if _, err := u.p.Update(t.Context(), plugin.UpdateRequest{URN: urn("a1"), Type: onprem.TypeHost, ID: c.ID, OldInputs: in, OldOutputs: r.Outputs, NewInputs: in}); !fault.Is(err, fault.Denied) {
+			t.Errorf("%s: %v", when, err)
+		}
 	}
-	if _, err := read(); !fault.Is(err, fault.Denied) {
-		t.Errorf("another key: %v", err)
-	}
-	delete(w.known, "10.0.0.11") // somebody else's machine, that knows no keys
-	if _, err := read(); !fault.Is(err, fault.Denied) {
-		t.Errorf("another key is trusted on sight: %v", err)
-	}
+	refused("another key")
+	delete(w.known, "10.0.0.11") // another operator, who knows no keys
+	refused("another key must not be trusted on sight")
 	w.known["10.0.0.11"] = "ssh-ed25519 AAAAz"
-	r, err := read()
-	if err != nil || r.Outputs["connection"].ObjectValue()["hostKey"].StringValue() != "ssh-ed25519 AAAAz" {
-		t.Errorf("after the operator took the new key over: %+v %v", r, err)
+	r := u.read("a1", c, in)
+	if !r.Outputs["online"].BoolValue() || r.Outputs["connection"].ObjectValue()["hostKey"].StringValue() != "ssh-ed25519 AAAAz" {
+		t.Errorf("after the operator took the new key over: %+v", r)
 	}
 }
 

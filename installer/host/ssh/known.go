@@ -131,8 +131,9 @@ func pinned(l host.Login) (identity, error) {
 		if bytes.Equal(key.Marshal(), want.Marshal()) {
 			return nil
 		}
-		return fault.Newf("check the machine's key", fault.Denied,
-			"REFUSED: %s is not the machine that host_key names.\n  it shows: %s\n  host_key: %s\nEither it was installed anew, and host_key has to be changed, or something else answers at this address.",
+		// The machine that was meant is not there, whoever else is.
+		return fault.Newf("check the machine's key", fault.NotFound,
+			"REFUSED: %s is not the machine that it was.\n  it shows: %s\n  it had:   %s\nEither it was installed anew, or something else answers at this address.",
 			l.Endpoint(), print(key), print(want))
 	}}, nil
 }

@@ -467,12 +467,12 @@ func TestKnownHosts(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = l.pool().Open(t.Context(), l.ref(func(s *host.SSH) { s.HostKey = string(other) }))
-	l.fails(err, fault.Denied, "REFUSED", shown, old, "host_key")
+	l.fails(err, fault.NotFound, "REFUSED", shown, old, "it had")
 	// Also on a connection that is there.
 	p := l.pool()
 	h := l.open(p, l.ref())
 	_, err = p.Open(t.Context(), l.ref(func(s *host.SSH) { s.HostKey = string(other) }))
-	l.fails(err, fault.Denied, "REFUSED", "host_key")
+	l.fails(err, fault.NotFound, "REFUSED", "it had")
 	if k, ok := h.(interface{ HostKey() string }); !ok || !strings.HasPrefix(l.ref().SSH.HostKey, k.HostKey()) || k.HostKey() == "" {
 		t.Errorf("the key is not told: %v", h)
 	}
