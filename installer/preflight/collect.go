@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"debug/elf"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -27,7 +28,7 @@ import (
 const (
 	// answerTime is how long a host may take to let the installer in and to
 	// tell its facts.
-	answerTime = 5 * time.Second
+	answerTime = 10 * time.Second
 	// bringTime is how long it may take to bring dcos-probe to it.
 	bringTime = 20 * time.Second
 	// meetTime and probeTime bound the measuring; eachHost is added for every
@@ -321,18 +322,15 @@ func (h *Host) listens(proto string, port int) (ours, taken bool) {
 // Arch returns the architecture that a program is for, as uname -m says it;
 // empty when it cannot be told.
 func Arch(program []byte) string {
-	f, err := elf.NewFile(bytes.NewReader(program))
-	if err != nil {
+	const machine = 18 // where the header has it
+	if len(program) < machine+2 || !bytes.HasPrefix(program, []byte(elf.ELFMAG)) {
 		return ""
 	}
-	defer f.Close()
-	switch f.Machine {
+	switch elf.Machine(binary.LittleEndian.Uint16(program[machine:])) {
 	case elf.EM_X86_64:
 		return "x86_64"
 	case elf.EM_AARCH64:
 		return "aarch64"
-	case elf.EM_S390:
-		return "s390x"
 	case elf.EM_PPC64:
 		return "ppc64le"
 	case elf.EM_RISCV:

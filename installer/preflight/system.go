@@ -205,8 +205,11 @@ func atLeast(h *Host, least int64, names ...string) verdict {
 func judgeFiles(h *Host, _ *Input) verdict { return atLeast(h, unitFiles, "fs/nr_open", "fs/file-max") }
 
 func judgeSynchronised(h *Host, _ *Input) verdict {
-	if h.Probe == nil || h.Probe.Clock.Error != "" {
+	if h.Probe == nil {
 		return unknown("%s", h.unmeasured())
+	}
+	if h.Probe.Clock.Error != "" {
+		return unknown("%s", h.Probe.Clock.Error)
 	}
 	by := h.Facts.processes("chronyd", "ntpd", "systemd-timesyn")
 	with := "no time service runs"

@@ -8,6 +8,7 @@ import (
 	"github.com/charmbracelet/x/ansi"
 
 	"dcos.example/dcos/installer/engine"
+	"dcos.example/dcos/installer/impact"
 )
 
 // Plan shows what an apply or a destroy would do.
@@ -19,6 +20,8 @@ type Plan struct {
 	Saved string `json:"saved,omitempty"`
 	// Destroy says that the plan is one of a destroy.
 	Destroy bool `json:"destroy,omitempty"`
+	// Impact is what the plan does to what runs on the cluster.
+	Impact *impact.Report `json:"impact,omitempty"`
 }
 
 type engineCounts map[engine.Op]int
@@ -55,7 +58,9 @@ func (d Plan) WriteText(p *Printer) {
 			d.step(p, s)
 		}
 	}
+	writeImpact(p, d.Impact)
 	p.Printf("\n%s\n", p.paint(bold, "Plan: "+countsText(d.Summary, false)))
+	writeExpected(p, d.Impact)
 	if d.Saved != "" {
 		p.Printf("Written to %s. Carry it out with: dcos-install apply %s\n", d.Saved, d.Saved)
 	}

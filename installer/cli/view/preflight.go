@@ -2,6 +2,7 @@ package view
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -118,12 +119,21 @@ func (d Preflight) WriteText(p *Printer) {
 	}
 }
 
-// failures groups what is the same on several hosts.
+// group is what failed in the same way on several hosts.
+type group struct {
+	preflight.Result // of the first, with names replaced by marks
+	hosts, peers     []string
+	measured         [][2]string // host or pair → what
+}
+
+// Marks stand for the names of the host and the peer in a text.
+const (
+	hostMark = "\x01"
+	peerMark = "\x02"
+)
+
+// failures shows what is the same on several hosts once.
 func (d Preflight) failures(p *Printer, sev preflight.Severity) {
-	type group struct {
-		preflight.Result
-		on []string
-	}
 	var list []*group
 	by := map[string]*group{}
 	for _, r := range d.Results {
@@ -134,35 +144,73 @@ func (d Preflight) failures(p *Printer, sev preflight.Severity) {
 		if r.Peer != "" {
 			who += " → " + r.Peer
 		}
-		// The fix may name the host; the first one's is shown.
-		key := strings.Join([]string{r.Check, r.Measured, r.Limit}, "\x00")
+		r.Limit, r.Fix = d.nameless(r, r.Limit), d.nameless(r, r.Fix)
+		key := strings.Join([]string{r.Check, r.Limit, r.Fix}, "\x00")
 		g := by[key]
 		if g == nil {
 			g = &group{Result: r}
 			by[key], list = g, append(list, g)
 		}
-		g.on = append(g.on, who)
+		g.measured = append(g.measured, [2]string{who, r.Measured})
+		if !slices.Contains(g.hosts, r.Host) {
+			g.hosts = append(g.hosts, r.Host)
+		}
+		if r.Peer != "" && !slices.Contains(g.peers, r.Peer) {
+			g.peers = append(g.peers, r.Peer)
+		}
 	}
 	for _, g := range list {
-		color, mark := red, "✗"
-		if sev == preflight.Warning {
-			color, mark = yellow, "!"
-		}
-		p.Printf("%s %s %s  %s\n", p.paint(color, mark), p.paint(bold, strings.Join(g.on, ", ")), g.Check, p.paint(dim, string(sev)))
-		p.paragraph("    ", "", g.Measured+"; wanted: "+g.Limit)
-		fix := g.Fix
-		if len(g.on) > 1 {
-			for _, who := range g.on[1:] {
-				fix = strings.ReplaceAll(fix, " "+who+":", " "+g.on[0]+":")
-			}
-			fix = strings.Replace(fix, "on "+g.on[0]+":", "on each of them:", 1)
-			fix = strings.Replace(fix, "on "+g.on[0]+",", "on each of them,", 1)
-		}
-		p.paragraph("    ", "→ ", fix)
+		g.write(p)
 	}
 	if len(list) > 0 {
 		p.Printf("\n")
 	}
+}
+
+// nameless puts marks for the names of a result's host and peer, and for their
+// addresses after them.
+func (d Preflight) nameless(r preflight.Result, text string) string {
+	for _, x := range [][2]string{{r.Host, hostMark}, {r.Peer, peerMark}} {
+		if x[0] != "" {
+			text = regexp.MustCompile(`\b`+regexp.QuoteMeta(x[0])+`\b( \([0-9.]+\))?`).ReplaceAllString(text, x[1])
+		}
+	}
+	return text
+}
+
+func (g *group) write(p *Printer) {
+	color, mark := red, "✗"
+	if g.Severity == preflight.Warning {
+		color, mark = yellow, "!"
+	}
+	who, host, peer := strings.Join(g.hosts, ", "), "each of them", strings.Join(g.peers, ", ")
+	if len(g.hosts) == 1 {
+		host = g.hosts[0]
+	}
+	switch {
+	case len(g.hosts) > 1 && len(g.peers) > 1:
+		var pairs []string
+		for _, m := range g.measured {
+			pairs = append(pairs, m[0])
+		}
+		who, peer = some(pairs), "the other"
+	case len(g.peers) > 0:
+		who += " → " + peer
+	}
+	named := func(text string) string {
+		return strings.NewReplacer(hostMark, host, peerMark, peer).Replace(text)
+	}
+	p.Printf("%s %s %s  %s\n", p.paint(color, mark), p.paint(bold, who), g.Check, p.paint(dim, string(g.Severity)))
+	same := !slices.ContainsFunc(g.measured, func(m [2]string) bool { return m[1] != g.measured[0][1] })
+	if same {
+		p.paragraph("    ", "", g.measured[0][1]+"; wanted: "+named(g.Limit))
+	} else {
+		for _, m := range g.measured {
+			p.paragraph("    ", m[0]+": ", m[1])
+		}
+		p.paragraph("    ", "", "wanted: "+named(g.Limit))
+	}
+	p.paragraph("    ", "→ ", named(g.Fix))
 }
 
 // paragraph writes text, wrapped to the terminal, the lines after the first
