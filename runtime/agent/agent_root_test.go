@@ -205,6 +205,21 @@ func TestTasks(t *testing.T) {
 			t.Errorf("status %v", s)
 		}
 	})
+	t.Run("behind a VIP", func(t *testing.T) {
+		ti := agenttest.Task("vip", "sleep 1000")
+		ti.Discovery = &mesos.DiscoveryInfo{Visibility: mesos.DiscoveryInfo_CLUSTER.Enum(), Ports: &mesos.Ports{Ports: []*mesos.Port{{
+			Number: proto.Uint32(24095), Labels: &mesos.Labels{Labels: []*mesos.Label{{Key: proto.String("VIP_0"), Value: proto.String("/vip:80")}}},
+		}}}}
+		h.run(f, ti)
+		h.master.State(t, "vip", mesos.TaskState_TASK_RUNNING)
+		asked := time.Now()
+		h.master.Send(t, agenttest.Kill(f, "vip", 10*time.Second))
+		h.master.State(t, "vip", mesos.TaskState_TASK_KILLING)
+		h.master.State(t, "vip", mesos.TaskState_TASK_KILLED)
+		if d := time.Since(asked); d < 500*time.Millisecond {
+			t.Errorf("it ended %v after it was asked to, before the hosts knew", d)
+		}
+	})
 	t.Run("bridge, health and kill", func(t *testing.T) {
 		ti := bridged(image(agenttest.Task("web", ""), "serve", "8080"), 24090, 8080)
 		ti.HealthCheck = httpCheck(8080, "/health")

@@ -383,7 +383,7 @@ func (a *Agent) supervise(ctx context.Context, t *task) {
 	}()
 	defer func() { stop(); <-checked }()
 
-	var deadline, hard <-chan time.Time
+	var deadline, quiet, hard <-chan time.Time
 	if d := t.info.GetMaxCompletionTime(); d != nil {
 		deadline = time.After(time.Duration(d.GetNanoseconds()) - time.Since(t.started))
 	}
@@ -399,15 +399,24 @@ func (a *Agent) supervise(ctx context.Context, t *task) {
 			a.end(ctx, t, o, killed, last)
 			return
 		case r := <-t.kills:
+			var pause time.Duration
 			if !killed {
 				t.move(life.Killed)
-				if r.state == nil {
-					a.announceKill(t, r)
+				if r.state == nil && a.announceKill(t, r) && behindVIP(t.info) {
+					pause = min(lull, r.grace/2)
 				}
 				last = r
 			}
 			killed = true
+			if pause > 0 {
+				last.grace -= pause
+				quiet = time.After(pause)
+				continue
+			}
+			quiet = nil
 			hard = a.terminate(ctx, t, r)
+		case <-quiet:
+			hard = a.terminate(ctx, t, last)
 		case <-hard:
 			a.signal(ctx, t, syscall.SIGKILL)
 			hard = time.After(defaultGrace) // again, if the engine was away
@@ -430,8 +439,26 @@ type outcome struct {
 	err error
 }
 
-// announceKill tells a framework that wants to know that the task is ending.
-func (a *Agent) announceKill(t *task, r killRequest) {
+// lull is how long a task behind a VIP runs on after it was announced that it
+// ends: in that time the hosts stop sending it connections. It is part of the
+// task's grace period, and at most half of it.
+const lull = 500 * time.Millisecond
+
+// behindVIP reports whether a port of the task has a VIP.
+func behindVIP(info *mesos.TaskInfo) bool {
+	for _, p := range info.GetDiscovery().GetPorts().GetPorts() {
+		for _, l := range p.GetLabels().GetLabels() {
+			if strings.HasPrefix(l.GetKey(), "VIP") {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// announceKill tells a framework that wants to know that the task is ending,
+// and reports whether it does.
+func (a *Agent) announceKill(t *task, r killRequest) bool {
 	for _, c := range t.fw().GetCapabilities() {
 		if c.GetType() == mesos.FrameworkInfo_Capability_TASK_KILLING_STATE {
 			s := t.status(mesos.TaskState_TASK_KILLING, mesos.TaskStatus_SOURCE_EXECUTOR)
@@ -439,9 +466,10 @@ func (a *Agent) announceKill(t *task, r killRequest) {
 				s.Message = proto.String(r.message)
 			}
 			a.push(t, s)
-			return
+			return true
 		}
 	}
+	return false
 }
 
 // terminate asks the task to end and returns when it must have.
