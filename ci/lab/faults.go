@@ -2,25 +2,19 @@ package lab
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
-	"fmt"
 	"io/fs"
-	"net/netip"
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"syscall"
 	"time"
 
-	"github.com/google/nftables"
-	"github.com/google/nftables/binaryutil"
-	"github.com/google/nftables/expr"
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
+	"dcos.example/dcos/ci/lab/disk"
+	"dcos.example/dcos/ci/lab/rules"
 	"dcos.example/dcos/providers/local/boot"
 	"dcos.example/dcos/runtime/fault"
 )
@@ -65,14 +59,11 @@ func (l *Lab) Faults() (f Faults, err error) {
 
 // alter changes the faults: edit says how, act brings it about.
 func (l *Lab) alter(ctx context.Context, op string, hosts []string, edit func(*Faults), act func(Faults) error) error {
-	unlock, err := l.lock(ctx)
+	unlock, err := l.enter(ctx, op)
 	if err != nil {
-		return fault.New(op, fault.Unavailable, err)
-	}
-	defer unlock()
-	if err := l.load(); err != nil {
 		return err
 	}
+	defer unlock()
 	for _, h := range hosts {
 		if _, err := l.host(h); err != nil && h != machinePort {
 			return err
@@ -97,7 +88,7 @@ func (l *Lab) alter(ctx context.Context, op string, hosts []string, edit func(*F
 // itself. An empty b stands for all hosts that are not in a.
 func (l *Lab) Partition(ctx context.Context, a, b []string, oneWay bool) error {
 	if len(b) == 0 {
-		for _, h := range l.Record.Hosts {
+		for _, h := range l.hosts() {
 			if !slices.Contains(a, h.Name) {
 				b = append(b, h.Name)
 			}
@@ -146,11 +137,11 @@ func (l *Lab) SlowDisk(ctx context.Context, host string, d Disk) error {
 		return fault.Newf("slow the disk", fault.Invalid, "bounds must be positive, or 0 for none: %+v", d)
 	}
 	return l.alter(ctx, "slow the disk of "+host, []string{host}, func(f *Faults) { put(&f.Disk, host, d) }, func(Faults) error {
-		loops, err := boot.Attached(filepath.Join(l.hostDir(host), diskImage))
+		loops, err := boot.Attached(filepath.Join(l.hostDir(host), disk.Image))
 		if err != nil || len(loops) == 0 { // off: the next boot reads it
 			return err
 		}
-		return l.throttle(host, loops[0], d)
+		return l.levers(host).Throttle(loops[0], d.IOPS, d.BytesPerSecond)
 	})
 }
 
@@ -224,169 +215,36 @@ func (l *Lab) unwire(ctx context.Context, host string) error {
 	return g.Remove(ctx)
 }
 
-// applyFaults writes the table of packets that do not pass, in one transaction.
-// Its cost grows with the cuts.
+// applyFaults has the bridge drop what does not pass.
 func (l *Lab) applyFaults(f Faults) error {
 	lan, err := l.lan()
 	if err != nil {
 		return err
 	}
 	defer lan.Close()
-	return writeRules(lan, l.Range, f)
-}
-
-func writeRules(lan netns.NsHandle, r netip.Prefix, f Faults) error {
-	c, err := nftables.New(nftables.WithNetNSFd(int(lan)))
-	if err != nil {
-		return err
-	}
-	t := &nftables.Table{Family: nftables.TableFamilyBridge, Name: "faults"}
-	c.AddTable(t)
-	c.DelTable(t)
-	c.AddTable(t)
-	chain := c.AddChain(&nftables.Chain{
-		Name: "forward", Table: t, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityFilter,
-	})
-	drop := &expr.Verdict{Kind: expr.VerdictDrop}
-	rule := func(exprs ...expr.Any) { c.AddRule(&nftables.Rule{Table: t, Chain: chain, Exprs: exprs}) }
-
-	// No way out: the machine might pass on what is not for it.
-	rule(slices.Concat(port(expr.MetaKeyOIFNAME, machinePort),
-		[]expr.Any{&expr.Meta{Key: expr.MetaKeyPROTOCOL, Register: 1}, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binaryutil.BigEndian.PutUint16(unix.ETH_P_IP)}},
-		destination(expr.CmpOpNeq, r.Addr(), r.Bits()), []expr.Any{drop})...)
-
-	cuts := &nftables.Set{
-		Table: t, Name: "cuts", Concatenation: true,
-		KeyType: nftables.MustConcatSetType(nftables.TypeIFName, nftables.TypeIFName),
-	}
-	var elements []nftables.SetElement
+	frames := rules.Frames{Range: l.Range, Out: machinePort, Loss: f.Loss}
 	for _, cut := range f.Cuts {
-		for _, from := range []string{cut.From, outerTap(cut.From)} {
+		for _, from := range []string{cut.From, outerTap(cut.From)} { // delayed or not
 			for _, to := range []string{cut.To, outerTap(cut.To)} {
-				elements = append(elements, nftables.SetElement{Key: slices.Concat(ifname(from), ifname(to))})
+				frames.Cuts = append(frames.Cuts, [2]string{from, to})
 			}
 		}
 	}
-	if err := c.AddSet(cuts, elements); err != nil {
-		return fmt.Errorf("list the cuts: %w", err)
-	}
-	rule(&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1}, &expr.Meta{Key: expr.MetaKeyOIFNAME, Register: 2},
-		&expr.Lookup{SourceRegister: 1, SetName: cuts.Name, SetID: cuts.ID}, &expr.Counter{}, drop)
-
-	for host, percent := range f.Loss {
-		for _, key := range []expr.MetaKey{expr.MetaKeyIIFNAME, expr.MetaKeyOIFNAME} {
-			rule(slices.Concat(port(key, host), []expr.Any{
-				&expr.Numgen{Register: 1, Modulus: 10000, Type: unix.NFT_NG_RANDOM},
-				&expr.Byteorder{SourceRegister: 1, DestRegister: 1, Op: expr.ByteorderHton, Len: 4, Size: 4},
-				&expr.Cmp{Op: expr.CmpOpLt, Register: 1, Data: binaryutil.BigEndian.PutUint32(uint32(percent * 100))},
-				&expr.Counter{}, drop,
-			})...)
-		}
-	}
-	if err := c.Flush(); err != nil {
-		return fmt.Errorf("write nft table %s: %w", t.Name, err)
-	}
-	return nil
-}
-
-// port matches packets that come from or go to a port of the bridge.
-func port(key expr.MetaKey, name string) []expr.Any {
-	return []expr.Any{&expr.Meta{Key: key, Register: 1}, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: ifname(name)}}
-}
-
-// destination compares the IPv4 destination with a range.
-func destination(op expr.CmpOp, a netip.Addr, bits int) []expr.Any {
-	mask := net4mask(bits)
-	return []expr.Any{
-		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 16, Len: 4},
-		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: mask[:], Xor: make([]byte, 4)},
-		&expr.Cmp{Op: op, Register: 1, Data: a.AsSlice()},
-	}
-}
-
-// ifname is an interface's name as the kernel compares it.
-func ifname(name string) []byte {
-	b := make([]byte, unix.IFNAMSIZ)
-	copy(b, name)
-	return b
-}
-
-const (
-	askedTable = "asked"
-	register32 = 8 // the first of the kernel's registers of 32 bits
-)
-
-// watchAsked has the router remember whom hosts ask for: every address outside
-// of the range, and every port of its own. It acts on the calling process's
-// network.
-func watchAsked(r Record) error {
-	c, err := nftables.New()
-	if err != nil {
-		return err
-	}
-	t := c.AddTable(&nftables.Table{Family: nftables.TableFamilyIPv4, Name: askedTable})
-	set := askedSet(t)
-	if err := c.AddSet(set, nil); err != nil {
-		return err
-	}
-	chain := c.AddChain(&nftables.Chain{
-		Name: "prerouting", Table: t, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityFilter,
-	})
-	unicast := []expr.Any{
-		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 16, Len: 4},
-		&expr.Cmp{Op: expr.CmpOpLt, Register: 1, Data: []byte{224, 0, 0, 0}},
-	}
-	for _, to := range [][]expr.Any{destination(expr.CmpOpNeq, r.Range.Addr(), r.Range.Bits()), destination(expr.CmpOpEq, r.Router(), 32)} {
-		for _, protocol := range []byte{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
-			c.AddRule(&nftables.Rule{Table: t, Chain: chain, Exprs: slices.Concat(port(expr.MetaKeyIIFNAME, bridgeName), unicast, to, []expr.Any{
-				&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
-				&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{protocol}},
-				&expr.Payload{DestRegister: register32, Base: expr.PayloadBaseNetworkHeader, Offset: 16, Len: 4},
-				&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register32 + 1},
-				&expr.Payload{DestRegister: register32 + 2, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
-				&expr.Dynset{SrcRegKey: register32, SetName: set.Name, SetID: set.ID, Operation: uint32(unix.NFT_DYNSET_OP_ADD)},
-			})})
-		}
-	}
-	if err := c.Flush(); err != nil {
-		return fmt.Errorf("write nft table %s: %w", t.Name, err)
-	}
-	return nil
-}
-
-func askedSet(t *nftables.Table) *nftables.Set {
-	return &nftables.Set{
-		Table: t, Name: "asked", Dynamic: true, Concatenation: true, Size: 1 << 16,
-		KeyType: nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeInetProto, nftables.TypeInetService),
-	}
+	return rules.Drop(lan, frames)
 }
 
 // Asked returns what hosts have tried to reach outside of the lab, such as
 // "tcp 192.0.2.1:443", and ports of the router, such as "udp 198.19.20.254:53"
 // for DNS. In order, without duplicates, since the lab was made.
 func (l *Lab) Asked() ([]string, error) {
-	op := "see what hosts asked for"
 	lan, err := l.lan()
 	if err != nil {
 		return nil, err
 	}
 	defer lan.Close()
-	c, err := nftables.New(nftables.WithNetNSFd(int(lan)))
+	asked, err := rules.Asked(lan)
 	if err != nil {
-		return nil, fault.New(op, fault.Internal, err)
+		return nil, fault.New("see what hosts asked for", fault.Internal, err)
 	}
-	elements, err := c.GetSetElements(askedSet(&nftables.Table{Family: nftables.TableFamilyIPv4, Name: askedTable}))
-	if err != nil {
-		return nil, fault.New(op, fault.Internal, err)
-	}
-	var out []string
-	for _, e := range elements {
-		if len(e.Key) != 12 {
-			return nil, fault.Newf(op, fault.Internal, "an element has %d bytes", len(e.Key))
-		}
-		protocol := map[byte]string{unix.IPPROTO_TCP: "tcp", unix.IPPROTO_UDP: "udp"}[e.Key[4]]
-		out = append(out, protocol+" "+netip.AddrFrom4([4]byte(e.Key)).String()+":"+strconv.Itoa(int(binary.BigEndian.Uint16(e.Key[8:]))))
-	}
-	slices.Sort(out)
-	return out, nil
+	return asked, nil
 }

@@ -17,19 +17,22 @@ type Roles struct {
 
 // HCL returns a cluster file for the hosts of the lab.
 func (l *Lab) HCL(r Roles) (string, error) {
-	agents := len(l.Record.Hosts) - r.Masters - r.Public - r.Spare
+	agents := len(l.hosts()) - r.Masters - r.Public - r.Spare
 	if r.Masters < 1 || r.Masters%2 == 0 || r.Public < 0 || r.Spare < 0 || agents < 0 {
 		return "", fault.Newf("write a cluster file", fault.Invalid,
-			"%d hosts cannot be %d masters, %d public agents and %d spare: masters are 1, 3 or 5", len(l.Record.Hosts), r.Masters, r.Public, r.Spare)
+			"%d hosts cannot be %d masters, %d public agents and %d spare: masters are 1, 3 or 5", len(l.hosts()), r.Masters, r.Public, r.Spare)
 	}
 	var b strings.Builder
+	if r.User == "ops" {
+		fmt.Fprintf(&b, "# In the environment: DCOS_VAR_sudo_password, which is %s\nvariable \"sudo_password\" {\n  type      = string\n  sensitive = true\n}\n\n", OpsPassword)
+	}
 	fmt.Fprintf(&b, "cluster %q {}\n\nprovider \"onprem\" {\n", l.Name)
 	fmt.Fprintf(&b, "  user        = %q\n  key_file    = %q\n  known_hosts = %q\n", r.User, l.KeyFile(), l.KnownHosts())
 	if r.User == "ops" {
-		fmt.Fprintf(&b, "  sudo_password = %q\n", strings.ReplaceAll(OpsPassword, "${", "$${"))
+		b.WriteString("\n  sudo_password = var.sudo_password\n")
 	}
 	b.WriteString("}\n")
-	next := l.Record.Hosts
+	next := l.hosts()
 	for _, group := range []struct {
 		name string
 		n    int

@@ -1,7 +1,6 @@
 package lab
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -11,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -19,6 +17,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"dcos.example/dcos/ci/lab/disk"
+	"dcos.example/dcos/ci/lab/lever"
 	"dcos.example/dcos/providers/local/cgroup"
 	"dcos.example/dcos/runtime/fault"
 )
@@ -51,7 +51,7 @@ type State struct {
 // States returns the hosts as they are.
 func (l *Lab) States() ([]State, error) {
 	var out []State
-	for _, h := range l.Record.Hosts {
+	for _, h := range l.hosts() {
 		p, err := l.power(h.Name)
 		if err != nil {
 			return nil, fault.New("look at host "+h.Name, fault.Internal, err)
@@ -69,30 +69,22 @@ func (l *Lab) power(host string) (Power, error) {
 	case pid == 0:
 		return Off, nil
 	}
-	frozen, err := l.frozen(host)
+	frozen, err := l.levers(host).Frozen()
 	if err == nil && frozen {
 		return Frozen, nil
 	}
 	return On, err
 }
 
+// levers are the cgroup of everything that runs on the host.
+func (l *Lab) levers(host string) lever.Group {
+	return lever.New(l.layout, filepath.Join(cgroupRoot, l.Name, host, "machine"))
+}
+
 // memory returns what the host uses, without what the kernel would give up for
 // others, in MiB; 0 when the machine does not account for it.
 func (l *Lab) memory(host string) float64 {
-	for _, h := range l.layout.Hierarchies {
-		b, err := os.ReadFile(filepath.Join(h.Mount, cgroupRoot, l.Name, host, "machine", "memory.stat"))
-		if err != nil {
-			continue
-		}
-		for line := range strings.Lines(string(b)) {
-			f := strings.Fields(line)
-			if len(f) == 2 && (f[0] == "total_rss" || h.V2 && f[0] == "anon") {
-				n, _ := strconv.ParseInt(f[1], 10, 64) // the kernel wrote it
-				return math.Round(float64(n)/(1<<20)*10) / 10
-			}
-		}
-	}
-	return 0
+	return math.Round(float64(l.levers(host).Memory())/(1<<20)*10) / 10
 }
 
 // start gives a host power and waits for the first login. whole also waits
@@ -168,14 +160,11 @@ func (l *Lab) awaitLogin(ctx context.Context, h Host, began time.Time, whole boo
 // change does f for one host, alone with the lab.
 func (l *Lab) change(ctx context.Context, what, name string, f func(Host) error) error {
 	op := what + " " + name
-	unlock, err := l.lock(ctx)
+	unlock, err := l.enter(ctx, op)
 	if err != nil {
-		return fault.New(op, fault.Unavailable, err)
-	}
-	defer unlock()
-	if err := l.load(); err != nil {
 		return err
 	}
+	defer unlock()
 	h, err := l.host(name)
 	if err != nil {
 		return err
@@ -221,7 +210,7 @@ func (l *Lab) off(ctx context.Context, h Host) error {
 	if err := unplug(in, h.Name); err != nil {
 		return err
 	}
-	return detached(ctx, filepath.Join(l.hostDir(h.Name), diskImage))
+	return detached(ctx, filepath.Join(l.hostDir(h.Name), disk.Image))
 }
 
 // PowerOn boots a host that is off, and returns when one can log in. A host
@@ -310,7 +299,7 @@ func (l *Lab) Renew(ctx context.Context, name string) error {
 		if err := l.off(ctx, h); err != nil {
 			return err
 		}
-		for _, f := range []string{diskImage, hostKeyFile, hostKeyFile + ".pub"} {
+		for _, f := range []string{disk.Image, hostKeyFile, hostKeyFile + ".pub"} {
 			if err := os.Remove(filepath.Join(l.hostDir(name), f)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return err
 			}
@@ -333,65 +322,13 @@ func (l *Lab) Freeze(ctx context.Context, name string) error {
 		if err != nil {
 			return err
 		}
-		return l.setFrozen(ctx, name, true)
+		return l.levers(name).Freeze(ctx)
 	})
 }
 
 // Thaw undoes Freeze.
 func (l *Lab) Thaw(ctx context.Context, name string) error {
-	return l.change(ctx, "thaw", name, func(h Host) error { return l.setFrozen(ctx, name, false) })
-}
-
-// freezer returns the file that freezes a group, and what to write for it.
-func (l *Lab) freezer(host string) (file, freeze, thaw string) {
-	for _, h := range l.layout.Hierarchies {
-		dir := filepath.Join(h.Mount, cgroupRoot, l.Name, host, "machine")
-		if controls(h, "freezer") {
-			return filepath.Join(dir, "freezer.state"), "FROZEN", "THAWED"
-		}
-	}
-	for _, h := range l.layout.Hierarchies {
-		if h.V2 {
-			return filepath.Join(h.Mount, cgroupRoot, l.Name, host, "machine", "cgroup.freeze"), "1", "0"
-		}
-	}
-	return "", "", ""
-}
-
-func (l *Lab) frozen(host string) (bool, error) {
-	file, freeze, _ := l.freezer(host)
-	b, err := os.ReadFile(file)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	state := string(bytes.TrimSpace(b))
-	return state == freeze || state == "FREEZING", err
-}
-
-func (l *Lab) setFrozen(ctx context.Context, host string, on bool) error {
-	file, value, thaw := l.freezer(host)
-	if !on {
-		value = thaw
-	}
-	if err := os.WriteFile(file, []byte(value), 0); err != nil {
-		return err
-	}
-	return poll(ctx, func() (bool, error) {
-		b, err := os.ReadFile(file)
-		return string(bytes.TrimSpace(b)) == value, err
-	})
-}
-
-// thawed lets go on what of these hosts is frozen, or has half been.
-func (l *Lab) thawed(hosts ...string) error {
-	for _, host := range hosts {
-		file, _, thaw := l.freezer(host)
-		err := os.WriteFile(file, []byte(thaw), 0)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENODEV) {
-			return err
-		}
-	}
-	return nil
+	return l.change(ctx, "thaw", name, func(h Host) error { return l.levers(name).Thaw(ctx) })
 }
 
 // fillFile takes the space of a full disk.

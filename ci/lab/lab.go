@@ -41,6 +41,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"dcos.example/dcos/ci/lab/disk"
 	"dcos.example/dcos/providers/local/boot"
 	"dcos.example/dcos/providers/local/cgroup"
 	"dcos.example/dcos/runtime/fault"
@@ -52,6 +53,7 @@ const DefaultDir = "/var/lib/dcos-lab"
 const (
 	cgroupRoot  = "dcos-lab"
 	recordFile  = "lab.json"
+	downFile    = "lab.json.down" // the record of a lab that is being taken down
 	faultsFile  = "faults.json"
 	consoleFile = "console.log"
 
@@ -121,7 +123,7 @@ type Lab struct {
 	program string
 	layout  cgroup.Layout
 
-	mu       sync.Mutex
+	mu       sync.Mutex // guards Record.Hosts, which Add makes longer, and children
 	children []*child
 }
 
@@ -211,7 +213,7 @@ func Up(ctx context.Context, o Options, r Record) (*Lab, []Booted, error) {
 		return nil, nil, fault.New(op, fault.Unavailable, err)
 	}
 	defer unlock()
-	if _, err := os.Stat(filepath.Join(l.Dir, recordFile)); err == nil || l.group("").Exists() {
+	if left, err := filepath.Glob(filepath.Join(l.Dir, recordFile+"*")); err != nil || len(left) > 0 || l.group("").Exists() {
 		return nil, nil, fault.Newf(op, fault.Exists, "it exists, or something is left of it; take it down first")
 	}
 	if err := l.clash(); err != nil {
@@ -264,24 +266,28 @@ func (l *Lab) makeHosts(ctx context.Context, hosts []Host) ([]Booted, error) {
 // Add makes n more hosts, numbered on from those there are.
 func (l *Lab) Add(ctx context.Context, n int) ([]Booted, error) {
 	op := "add hosts to lab " + l.Name
-	unlock, err := l.lock(ctx)
+	unlock, err := l.enter(ctx, op)
 	if err != nil {
-		return nil, fault.New(op, fault.Unavailable, err)
-	}
-	defer unlock()
-	if err := l.load(); err != nil {
 		return nil, err
 	}
-	have := len(l.Record.Hosts)
-	l.Record.Hosts = append(l.Record.Hosts, number(l.Range, have+1, have+n)...)
-	l.fill()
-	if err := l.check(); err != nil {
+	defer unlock()
+	r, err := l.read()
+	if err != nil {
+		return nil, err
+	}
+	have := len(r.Hosts)
+	r.Hosts = slices.Concat(r.Hosts, number(r.Range, have+1, have+n))
+	r.fill()
+	if err := r.check(); err != nil {
 		return nil, fault.New(op, fault.Invalid, err)
 	}
+	l.mu.Lock()
+	l.Record = r
+	l.mu.Unlock()
 	if err := l.save(); err != nil {
 		return nil, err
 	}
-	return l.makeHosts(ctx, l.Record.Hosts[have:])
+	return l.makeHosts(ctx, r.Hosts[have:])
 }
 
 // ready says what this machine lacks for a lab.
@@ -330,7 +336,11 @@ func Open(o Options, name string) (*Lab, error) {
 	if err != nil {
 		return nil, err
 	}
-	return l, l.load()
+	l.Record, err = l.read()
+	if err != nil {
+		return nil, err
+	}
+	return l, nil
 }
 
 // List returns the names of the labs, or of what is left of them.
@@ -370,8 +380,11 @@ func (l *Lab) Down(ctx context.Context) error {
 		return fault.New(op, fault.Unavailable, err)
 	}
 	defer unlock()
-	if err := l.load(); err != nil && !fault.Is(err, fault.NotFound) {
-		return err
+	for _, file := range []string{recordFile, downFile} { // to know its range, and by that its routes
+		err := readJSON(filepath.Join(l.Dir, file), &l.Record)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fault.New(op, fault.Internal, err)
+		}
 	}
 	if err := l.remove(ctx); err != nil {
 		return fault.New(op, fault.KindOf(err), err)
@@ -383,18 +396,11 @@ func (l *Lab) Down(ctx context.Context) error {
 // links with it, and removes the rest.
 func (l *Lab) remove(ctx context.Context) error {
 	// Without its record no process of the lab starts anything more.
-	record, err := os.ReadFile(filepath.Join(l.Dir, recordFile))
-	if err == nil {
-		err = os.Remove(filepath.Join(l.Dir, recordFile))
-	}
+	err := os.Rename(filepath.Join(l.Dir, recordFile), filepath.Join(l.Dir, downFile))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	err = l.clear(ctx)
-	if err != nil {
-		if record != nil { // so that the next try finds it
-			err = errors.Join(err, os.WriteFile(filepath.Join(l.Dir, recordFile), record, 0o600))
-		}
+	if err := l.clear(ctx); err != nil {
 		return err
 	}
 	l.layout.Group(cgroupRoot).Prune()
@@ -413,7 +419,7 @@ func (l *Lab) clear(ctx context.Context) error {
 	if err := l.removeLinks(); err != nil {
 		return err
 	}
-	images, err := filepath.Glob(filepath.Join(l.Dir, "hosts", "*", diskImage))
+	images, err := filepath.Glob(filepath.Join(l.Dir, "hosts", "*", disk.Image))
 	if err != nil {
 		return err
 	}
@@ -466,40 +472,78 @@ func (l *Lab) kill(ctx context.Context, host string) error {
 		return err
 	}
 	// Version 1 keeps the frozen from dying.
-	if err := l.thawed(hosts...); err != nil {
-		return err
+	for _, h := range hosts {
+		if err := l.levers(h).Thaw(ctx); err != nil {
+			return err
+		}
 	}
 	return g.Kill(ctx)
 }
 
-// host returns the named host.
+// host returns the named host, which another process may have added.
 func (l *Lab) host(name string) (Host, error) {
-	i := slices.IndexFunc(l.Record.Hosts, func(h Host) bool { return h.Name == name })
-	if i < 0 {
-		var names []string
-		for _, h := range l.Record.Hosts {
-			names = append(names, h.Name)
+	find := func(hosts []Host) int { return slices.IndexFunc(hosts, func(h Host) bool { return h.Name == name }) }
+	hosts := l.hosts()
+	if find(hosts) < 0 {
+		r, err := l.read()
+		if err != nil {
+			return Host{}, err
 		}
-		return Host{}, fault.Newf("find host", fault.NotFound, "lab %s has no host %q; it has %v", l.Name, name, names)
+		l.mu.Lock()
+		l.Record = r
+		l.mu.Unlock()
+		hosts = r.Hosts
 	}
-	return l.Record.Hosts[i], nil
+	if i := find(hosts); i >= 0 {
+		return hosts[i], nil
+	}
+	var names []string
+	for _, h := range hosts {
+		names = append(names, h.Name)
+	}
+	return Host{}, fault.Newf("find host", fault.NotFound, "lab %s has no host %q; it has %v", l.Name, name, names)
+}
+
+// hosts returns the hosts that this process knows of; nobody changes the slice.
+func (l *Lab) hosts() []Host {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.Record.Hosts
 }
 
 func (l *Lab) hostDir(name string) string { return filepath.Join(l.Dir, "hosts", name) }
 
-// load reads the record, which other processes may have changed.
-func (l *Lab) load() error {
-	err := readJSON(filepath.Join(l.Dir, recordFile), &l.Record)
+// read returns the record as it is now, fault.NotFound when there is no lab.
+func (l *Lab) read() (r Record, err error) {
+	err = readJSON(filepath.Join(l.Dir, recordFile), &r)
 	if errors.Is(err, fs.ErrNotExist) {
-		return fault.Newf("find lab", fault.NotFound, "there is no lab %s in %s", l.Name, filepath.Dir(l.Dir))
+		return r, fault.Newf("find lab", fault.NotFound, "there is no lab %s in %s", l.Name, filepath.Dir(l.Dir))
 	}
 	if err != nil {
-		return fault.New("read lab "+l.Name, fault.Internal, err)
+		return r, fault.New("read lab "+l.Name, fault.Internal, err)
 	}
-	return nil
+	return r, nil
 }
 
 func (l *Lab) save() error { return writeJSON(filepath.Join(l.Dir, recordFile), l.Record) }
+
+// enter locks a lab that exists.
+func (l *Lab) enter(ctx context.Context, op string) (unlock func(), err error) {
+	if _, err := l.read(); err != nil {
+		return nil, err
+	}
+	unlock, err = l.lock(ctx)
+	if err != nil {
+		return nil, fault.New(op, fault.Unavailable, err)
+	}
+	if _, err := l.read(); err != nil { // it was taken down meanwhile
+		os.Remove(filepath.Join(l.Dir, "lock"))
+		os.Remove(l.Dir)
+		unlock()
+		return nil, err
+	}
+	return unlock, nil
+}
 
 // lock serialises changes of the lab across processes until unlock is called.
 func (l *Lab) lock(ctx context.Context) (unlock func(), err error) {

@@ -74,7 +74,7 @@ func makeKey(path, comment string) error {
 
 func (l *Lab) writeKnownHosts() error {
 	var b bytes.Buffer
-	for _, h := range l.Record.Hosts {
+	for _, h := range l.hosts() {
 		key, err := l.HostKey(h.Name)
 		if err != nil {
 			return err

@@ -17,6 +17,7 @@ import (
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
+	"dcos.example/dcos/ci/lab/rules"
 	"dcos.example/dcos/providers/local/network"
 	"dcos.example/dcos/runtime/fault"
 )
@@ -128,7 +129,7 @@ func Switch(ctx context.Context, dir string, ready *os.File) error {
 			return err
 		}
 	}
-	if err := watchAsked(l.Record); err != nil {
+	if err := rules.Watch(bridgeName, l.Range, l.Router()); err != nil {
 		return err
 	}
 	if err := announce(ready); err != nil {
