@@ -21,3 +21,12 @@ func TestNotRunnable(t *testing.T) {
 		}
 	}
 }
+
+func TestTasksAreNotProtected(t *testing.T) {
+	if score := container.OOMScore(false); score == nil || *score != 0 {
+		t.Errorf("a task has the score %v", score)
+	}
+	if score := container.OOMScore(true); score != nil {
+		t.Errorf("where a score cannot be lowered, it is set to %d", *score)
+	}
+}

@@ -196,6 +196,7 @@ func (d *Containerd) common(s Spec) []oci.SpecOpts {
 	opts := []oci.SpecOpts{
 		oci.WithCgroup(d.cgroup(s.ID)),
 		d.withRlimits(s.Rlimits),
+		d.withOOMScore,
 		oci.WithAnnotations(map[string]string{labelName: s.ID}),
 	}
 	if s.Netns != "" {
@@ -227,6 +228,16 @@ func (d *Containerd) common(s Spec) []oci.SpecOpts {
 		opts = append(opts, oci.WithPidsLimit(n))
 	}
 	return opts
+}
+
+// withOOMScore keeps tasks from inheriting what protects containerd: short of
+// memory, the kernel must not end everything else first. Who may not lower a
+// score has no protected containerd.
+func (d *Containerd) withOOMScore(_ context.Context, _ oci.Client, _ *containers.Container, s *oci.Spec) error {
+	if !d.clamp.limited {
+		s.Process.OOMScoreAdj = new(int)
+	}
+	return nil
 }
 
 func (d *Containerd) withRlimits(want []Rlimit) oci.SpecOpts {
