@@ -1,5 +1,6 @@
 // Command dcosd runs on every host of a cluster: `dcosd master` on masters,
-// `dcosd agent` on agents. It wires components to each other and holds no
+// `dcosd agent` on agents. `dcosd members` looks at the masters and changes who
+// they are. It wires components to each other and holds no
 // logic of its own.
 package main
 
@@ -19,6 +20,7 @@ import (
 )
 
 const usage = `usage: dcosd master|agent [flags]
+       dcosd members list|leave|remove|recover
        dcosd version
 `
 
@@ -45,6 +47,8 @@ func run(ctx context.Context, args []string) error {
 			return role(ctx, args, config.MasterFile, config.DefaultMaster(), runMaster)
 		case "agent":
 			return role(ctx, args, config.AgentFile, config.DefaultAgent(), runAgent)
+		case "members":
+			return members(ctx, args[1:], os.Stdout)
 		case "version", "-version", "--version":
 			fmt.Println(config.Version)
 			return nil

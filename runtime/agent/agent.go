@@ -59,7 +59,7 @@ type networks interface {
 
 // Options configure an Agent.
 type Options struct {
-	Config  config.Agent
+	Config config.Agent
 	// Masters returns the base URLs of all masters, "https://10.0.0.1:5050", as
 	// they are now.
 	Masters func() []string

@@ -15,9 +15,9 @@ func TestMasters(t *testing.T) {
 	}
 	for text, want := range map[string]string{
 		`{}`: "masters: missing",
-		`{"masters":[{"name":"m1","addr":"198.18.0.11"}]}`:                                                              "founders: missing",
-		`{"masters":[{"name":"m1","addr":"fd00::1"}],"founders":["m1"]}`:                                                "IPv4",
-		`{"masters":[{"name":"m1","addr":"198.18.0.11"},{"name":"m2","addr":"198.18.0.11"}],"founders":["m1"]}`:         "another",
+		`{"masters":[{"name":"m1","addr":"198.18.0.11"}]}`:                                                               "founders: missing",
+		`{"masters":[{"name":"m1","addr":"fd00::1"}],"founders":["m1"]}`:                                                 "IPv4",
+		`{"masters":[{"name":"m1","addr":"198.18.0.11"},{"name":"m2","addr":"198.18.0.11"}],"founders":["m1"]}`:          "another",
 		`{"masters":[{"name":"m1","addr":"198.18.0.11"},{"name":"m1","addr":"198.18.0.12"}],"founders":["m1"],"x":true}`: "unknown field",
 	} {
 		if _, err := config.Load(write(t, text), config.Masters{}); !fault.Is(err, fault.Invalid) || !strings.Contains(err.Error(), want) {

@@ -1,3 +1,5 @@
+//go:build root
+
 package membership_test
 
 import (
@@ -191,18 +193,24 @@ func (w *world) names() (out []string) {
 }
 
 // host makes a host without data; one of that name is gone then.
-func (w *world) host(name string) *hostProcess {
+func (w *world) host(name string) {
 	w.t.Helper()
 	n, err := strconv.Atoi(strings.TrimPrefix(name, "m"))
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	if w.hosts[name] != nil {
+	h := &hostProcess{name: name, dir: w.dir(), log: &bytes.Buffer{}}
+	if old := w.hosts[name]; old != nil {
 		w.kill(name)
+		h.log = old.log
 	}
-	h := &hostProcess{name: name, addr: netip.AddrFrom4([4]byte{127, 40, byte(w.net), byte(n)}), dir: w.dir(), log: &bytes.Buffer{}}
 	w.hosts[name] = h
-	return h
+	w.at(name, n)
+}
+
+// at gives a stopped host another address.
+func (w *world) at(name string, n int) {
+	w.hosts[name].addr = netip.AddrFrom4([4]byte{127, 40, byte(w.net), byte(n)})
 }
 
 // dir is a directory with a short path: sockets lie in it.

@@ -120,13 +120,13 @@ func reply(w http.ResponseWriter, status int, v any) {
 
 // JoinConfig says how a host obtains its certificate from the masters.
 type JoinConfig struct {
-	CAPEM   []byte     // the cluster's CA certificate
-	Token   string     // the join token
-	Name    string     // host name
-	Addr    netip.Addr // the host's address; requests are sent from it
+	CAPEM []byte     // the cluster's CA certificate
+	Token string     // the join token
+	Name  string     // host name
+	Addr  netip.Addr // the host's address; requests are sent from it
 	// Masters returns "host:port" of the masters' TLS ports, to be tried in turn.
 	Masters func() []string
-	File    string     // where certificate and key are kept (0600), e.g. VarDir/pki/host.pem
+	File    string // where certificate and key are kept (0600), e.g. VarDir/pki/host.pem
 }
 
 // Join returns an agent's credentials: those saved in cfg.File while they

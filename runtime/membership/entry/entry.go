@@ -64,7 +64,7 @@ type Decision struct {
 	With []config.Member
 	// Ask are masters that can pass a request to join on, best first.
 	Ask []netip.Addr
-	// Addrs are addresses of members that differ from what the data says.
+	// Addrs are addresses of other members that differ from what the data says.
 	Addrs map[string]netip.AddrPort
 }
 
@@ -229,21 +229,15 @@ func withData(s Situation) Decision {
 	return Decision{Do: Wait, Reason: "the masters (" + list(l) + ") went on without this one, and none of them that has a majority answers"}
 }
 
-// moved finds members at other addresses than the data says: this one, and
-// those that answer where they now are.
+// moved finds other members that answer at another address than the data says.
+// Of itself a member needs to know only what it tells the others when it runs.
 func moved(s Situation) map[string]netip.AddrPort {
 	out := map[string]netip.AddrPort{}
-	note := func(id string, a netip.Addr) {
-		if old, ok := s.Data.Addrs[id]; ok && old.Addr() != a {
-			out[id] = netip.AddrPortFrom(a, s.Port)
-		}
-	}
 	for a, v := range s.Views {
-		if v.Addr == a {
-			note(v.ID, a)
+		if old, ok := s.Data.Addrs[v.ID]; ok && v.Addr == a && v.ID != s.Data.ID && old.Addr() != a {
+			out[v.ID] = netip.AddrPortFrom(a, s.Port)
 		}
 	}
-	note(s.Data.ID, s.Self.Addr)
 	return out
 }
 

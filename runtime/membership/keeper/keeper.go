@@ -212,14 +212,15 @@ func (k *Keeper) Join(ctx context.Context, req membership.JoinRequest) (r member
 	if req.Previous != "" && slices.Contains(t.list.Left, req.Previous) {
 		return r, fault.Newf(op, fault.Denied, "it was removed from the cluster; to have it back, remove its data and start it anew")
 	}
-	if m, ok := find(t.list, func(m membership.Member) bool { return m.Addr == req.Addr && m.Name != req.Name }); ok {
-		return r, fault.Newf(op, fault.Exists, "%s is the address of master %s", req.Addr, m.Name)
+	if m, ok := find(t.list, func(m membership.Member) bool { return m.Addr == req.Addr }); ok {
+		switch {
+		case k.unstarted(m): // it was let in before, and did not hear of it
+			return k.granted(t, m.ID, req)
+		case m.Name != req.Name:
+			return r, fault.Newf(op, fault.Exists, "%s is the address of master %s", req.Addr, m.Name)
+		}
 	}
 	if m, ok := find(t.list, func(m membership.Member) bool { return m.Name == req.Name }); ok {
-		if waits := k.unstarted(m); waits && m.Addr == req.Addr {
-			// The answer to the request before this one was lost.
-			return membership.JoinReply{ID: m.ID, Role: m.Role, List: t.list}, nil
-		}
 		if err := k.replace(ctx, t, m, req); err != nil {
 			return r, err
 		}
@@ -238,12 +239,18 @@ func (k *Keeper) Join(ctx context.Context, req membership.JoinRequest) (r member
 	}
 	t.last, t.lastAt = hex(id), time.Now()
 	k.cfg.Log.Info("master let in", "name", req.Name, "addr", req.Addr, "id", hex(id))
-	// Its name has to be known when the list is made from the ensemble.
-	t.list.Members = append(slices.Clone(t.list.Members), membership.Member{Name: req.Name, Addr: req.Addr, ID: hex(id)})
+	return k.granted(t, hex(id), req)
+}
+
+// granted notes the name of a member that has not started, which only its
+// request says, and answers that.
+func (k *Keeper) granted(t *term, id string, req membership.JoinRequest) (r membership.JoinReply, err error) {
+	t.list.Members = slices.DeleteFunc(slices.Clone(t.list.Members), func(m membership.Member) bool { return m.ID == id })
+	t.list.Members = append(t.list.Members, membership.Member{Name: req.Name, Addr: req.Addr, ID: id})
 	if err := k.write(t, k.actual(t)); err != nil {
 		return r, err
 	}
-	return membership.JoinReply{ID: hex(id), Role: membership.Learner, List: t.list}, nil
+	return membership.JoinReply{ID: id, Role: membership.Learner, List: t.list}, nil
 }
 
 func find(l membership.List, f func(membership.Member) bool) (membership.Member, bool) {

@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -515,28 +516,32 @@ func (s *Seat) majority(ctx context.Context, m *etcd.Member) bool {
 func (s *Seat) announce(ctx context.Context, m *etcd.Member) {
 	old := map[string]netip.Addr{}
 	for c := range s.cfg.Source.Changes(ctx) {
-		for _, i := range m.Members() {
-			if i.ID != m.ID() || i.Addr == s.cfg.Etcd.Self.Addr {
-				continue
-			}
-			s.cfg.Log.Info("tell the masters that this one has moved", "from", i.Addr, "to", s.cfg.Etcd.Self.Addr)
-			for ctx.Err() == nil {
-				err := m.Readdress(ctx, i.ID, s.cfg.Etcd.Self.Addr)
-				if err == nil {
-					break
-				}
-				s.cfg.Log.Warn("tell the masters that this one has moved", "err", err)
-				select {
-				case <-ctx.Done():
-				case <-time.After(time.Second):
-				}
-			}
-		}
+		s.tell(ctx, m)
 		for _, lm := range c.List.Members {
 			if a, ok := old[lm.ID]; ok && a != lm.Addr {
 				m.Compact()
 			}
 			old[lm.ID] = lm.Addr
+		}
+	}
+}
+
+// tell tries until the ensemble has the address of this master.
+func (s *Seat) tell(ctx context.Context, m *etcd.Member) {
+	to := s.cfg.Etcd.Self.Addr
+	for ctx.Err() == nil {
+		all := m.Members()
+		i := slices.IndexFunc(all, func(i etcd.Info) bool { return i.ID == m.ID() })
+		if i < 0 || all[i].Addr == to {
+			return
+		}
+		s.cfg.Log.Info("tell the masters that this one has moved", "from", all[i].Addr, "to", to)
+		if err := m.Readdress(ctx, m.ID(), to); err != nil {
+			s.cfg.Log.Warn("tell the masters that this one has moved", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(again):
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/netip"
 	"net/url"
+	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -75,8 +76,14 @@ func (m *Member) Check(ctx context.Context) error {
 	return nil
 }
 
+// reshapeTime bounds one change of the ensemble. Two at the same time are one
+// too many: the second is dropped without a word.
+const reshapeTime = 3 * time.Second
+
 // AddLearner adds a member at addr, which then starts with Join.
 func (m *Member) AddLearner(ctx context.Context, addr netip.AddrPort) (ID, error) {
+	ctx, cancel := context.WithTimeout(ctx, reshapeTime)
+	defer cancel()
 	res, err := m.client.MemberAddAsLearner(ctx, []string{m.url(addr)})
 	if err != nil {
 		return 0, reshape("add a member at "+addr.String(), err)
@@ -87,6 +94,8 @@ func (m *Member) AddLearner(ctx context.Context, addr netip.AddrPort) (ID, error
 // Promote gives a learner its vote. It is fault.Conflict while the learner has
 // not caught up.
 func (m *Member) Promote(ctx context.Context, id ID) error {
+	ctx, cancel := context.WithTimeout(ctx, reshapeTime)
+	defer cancel()
 	_, err := m.client.MemberPromote(ctx, uint64(id))
 	return reshape("promote a member", err)
 }
@@ -94,12 +103,16 @@ func (m *Member) Promote(ctx context.Context, id ID) error {
 // Remove takes a member out of the ensemble. It is fault.Conflict when the rest
 // could lose its majority by it.
 func (m *Member) Remove(ctx context.Context, id ID) error {
+	ctx, cancel := context.WithTimeout(ctx, reshapeTime)
+	defer cancel()
 	_, err := m.client.MemberRemove(ctx, uint64(id))
 	return reshape("remove a member", err)
 }
 
 // Readdress tells the ensemble where a member is reached from now on.
 func (m *Member) Readdress(ctx context.Context, id ID, addr netip.AddrPort) error {
+	ctx, cancel := context.WithTimeout(ctx, reshapeTime)
+	defer cancel()
 	_, err := m.client.MemberUpdate(ctx, uint64(id), []string{m.url(addr)})
 	return reshape("change the address of a member", err)
 }
@@ -117,7 +130,7 @@ func (m *Member) HandOver(ctx context.Context, to ID) error {
 func (m *Member) Compact() { m.etcd.Server.ForceSnapshot() }
 
 func (m *Member) url(addr netip.AddrPort) string {
-	return (&url.URL{Scheme: m.etcd.Config().ListenPeerUrls[0].Scheme, Host: addr.String()}).String()
+	return (&url.URL{Scheme: m.scheme, Host: addr.String()}).String()
 }
 
 // reshape maps the errors of membership changes. What etcd refuses for the

@@ -233,6 +233,8 @@ func TestRecover(t *testing.T) {
 		t.Errorf("members %+v", all)
 	}
 	has(t, alone, "1")
+	more := join(t, alone, peers(t, 1)[0], t.TempDir()) // its address is one that others can use
+	defer more.Close()
 	old, err := etcd.Launch(options(t, ps[0], dirs[0]))
 	if err != nil {
 		t.Fatal(err)

@@ -57,6 +57,7 @@ type Member struct {
 	etcd     *embed.Etcd
 	client   *clientv3.Client
 	election time.Duration
+	scheme   string         // of peers' addresses
 	handing  sync.WaitGroup // of hand-overs that were given up
 }
 
@@ -87,7 +88,7 @@ func launch(o Options, cfg *embed.Config) (*Member, error) {
 	if err != nil {
 		return nil, fault.New("start etcd", fault.Internal, err)
 	}
-	return &Member{etcd: e, client: v3client.New(e.Server), election: o.Election}, nil
+	return &Member{etcd: e, client: v3client.New(e.Server), election: o.Election, scheme: o.scheme()}, nil
 }
 
 // Ready waits until the member has joined. When it returns an error the member
