@@ -66,6 +66,7 @@ var allow = map[string][]string{
 	// The installer's side.
 	"genconf":              {"runtime/fault", "runtime/config", "installer/topology"},
 	"providers":            {"runtime/fault"},
+	"providers/onprem":     {"providers", "installer/host/facts", "runtime/fault", "runtime/config"},
 	"providers/local":      {"providers", "installer/bundle", "runtime/fault", "runtime/config"},
 	"installer/diag":       {},
 	"installer/bundle":     {"runtime/fault"},
@@ -81,9 +82,9 @@ var allow = map[string][]string{
 	"installer/stack":      {"runtime/fault"},
 	"installer/engine":     {"runtime/fault", "providers", "installer/stack"},
 	"installer/preflight":  {"runtime/fault", "runtime/config", "installer/host", "installer/topology"},
-	"installer/program":    {"installer/topology", "installer/engine", "genconf", "runtime/fault"},
+	"installer/program":    {"installer/topology", "installer/engine", "installer/host", "genconf", "providers/input", "runtime/fault"},
 	"installer/cli":        {"installer", "providers", "runtime/fault", "runtime/config"},
-	"installer/cmd":        {"installer", "providers"},
+	"installer/cmd":        {"installer", "providers", "runtime/fault"},
 
 	"universe": {},
 	"demo":     {},
