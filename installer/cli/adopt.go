@@ -160,7 +160,12 @@ func (r *run) fetchFromGateway(ctx context.Context, address string, v via) (c re
 	defer client.Close()
 	var d deposit.Document
 	if err := client.JSON(ctx, http.MethodGet, depositPath, nil, &d); err != nil {
-		if fault.Is(err, fault.NotFound) {
+		switch {
+		case fault.Is(err, fault.Denied) && strings.HasPrefix(err.Error(), "sign in"):
+			err = fault.Newf("sign in as "+v.user, fault.Denied, "the cluster does not take this password, or has no such user")
+		case fault.Is(err, fault.Denied):
+			err = fault.Newf("adopt the cluster", fault.Denied, "%s may not: the state holds every secret of the cluster. Sign in as its administrator (-user), or use ssh://USER@%s", v.user, address)
+		case fault.Is(err, fault.NotFound):
 			err = fault.Newf("adopt the cluster", fault.NotFound, "it has no copy of the installer's state: no apply has finished since it was made")
 		}
 		return c, doc, err

@@ -254,6 +254,17 @@ func (f *flight) reference(name string) (host.Ref, error) {
 	return ref, err
 }
 
+// openAnew opens a host that may be another machine than it was: then, as in
+// the plan, one whose key is known without asking.
+func (r *run) openAnew(ctx context.Context, ref host.Ref) (host.Host, error) {
+	h, err := r.app.Open(ctx, ref)
+	if ref.SSH.HostKey != "" && fault.Is(err, fault.NotFound) {
+		ref.SSH.HostKey, ref.SSH.TrustOnFirstUse = "", false
+		return r.app.Open(ctx, ref)
+	}
+	return h, err
+}
+
 func object(v resource.PropertyValue) resource.PropertyMap {
 	for v.IsSecret() {
 		v = v.SecretValue().Element
@@ -275,14 +286,18 @@ func (f *flight) fly(ctx context.Context, targets []preflight.Target) (view.Pref
 		return view.Preflight{}, fault.Newf("check the hosts", fault.Invalid, "provider %s has no way to reach its hosts", top.Provider)
 	}
 	start := time.Now()
-	hosts := r.app.Preflight(ctx, preflight.Options{Targets: targets, Open: r.app.Open, Resolvers: top.Cluster.Resolvers,
+	hosts := r.app.Preflight(ctx, preflight.Options{Targets: targets, Open: r.openAnew, Resolvers: top.Cluster.Resolvers,
 		Probe: f.probe, ProbePath: host.ReleasePath(f.manifest.Release()) + "/" + probeFile, Parallel: r.parallelism(top)})
 	if err := ctx.Err(); err != nil {
 		return view.Preflight{}, fault.New("check the hosts", fault.Unavailable, context.Cause(ctx))
 	}
-	for _, h := range hosts { // the provider starts local hosts that are down
-		if h.Shared && fault.Is(h.Unreached, fault.Unavailable) {
+	for _, h := range hosts { // the provider starts local hosts that are down, and makes those that are gone
+		switch {
+		case !h.Shared:
+		case fault.Is(h.Unreached, fault.Unavailable):
 			h.Absent = "it is down; an apply starts it"
+		case fault.Is(h.Unreached, fault.NotFound):
+			h.Absent = "it is gone; an apply makes it anew"
 		}
 	}
 	in := preflight.Input{Hosts: hosts, Resolvers: top.Cluster.Resolvers, Ignore: ignore, ClusterID: f.clusterID(),

@@ -290,6 +290,9 @@ func (w *work) takeOver(b *archive.Backup, ids []age.Identity, st *stack.State) 
 		res = append(res, w.sameHosts(known)...)
 	}
 	var errs []error
+	if old := st.Live(program.ClusterKey(s.cluster).URN(s.stack.Name())); old != nil {
+		errs = append(errs, o.Done(stack.OpForget, old)) // it is waited for as if it were new
+	}
 	for _, r := range res {
 		errs = append(errs, o.Done(stack.OpCreate, r))
 	}
