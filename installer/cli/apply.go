@@ -66,7 +66,16 @@ func (r *run) apply(ctx context.Context, w *work, o changing, args []string) err
 	if err := w.keepsMasters(w.plan); err != nil {
 		return err
 	}
-	if err := r.show(view.NewPlan(s.cluster, w.plan)); err != nil {
+	rep, err := s.report(ctx, w.plan, w.input.topology)
+	if err != nil {
+		return err
+	}
+	shown := view.NewPlan(s.cluster, w.plan)
+	shown.Impact = rep
+	if err := r.show(shown); err != nil {
+		return err
+	}
+	if err := refuse(rep, o.force); err != nil {
 		return err
 	}
 	if !o.now {
@@ -86,13 +95,23 @@ func (r *run) apply(ctx context.Context, w *work, o changing, args []string) err
 	if err := s.writeMeta(); err != nil {
 		return err
 	}
+	if w.write != nil {
+		if err := w.write(); err != nil {
+			return err
+		}
+	}
 	start := time.Now()
+	left, err := s.vacate(ctx, rep, o.grace)
+	if err != nil {
+		return err
+	}
 	s.order(ctx, w.goals, w.plan, w.rolling())
 	s.options.Plan = w.plan
 	res, err := s.follow(ctx, func(o engine.Options) (*engine.Result, error) { return engine.Apply(ctx, s.stack, w.goals, o) })
 	if err != nil && res.Plan == nil {
 		return err // refused before anything began
 	}
+	s.bury(ctx, left, err == nil)
 	doc := s.result("apply", res, err, start)
 	if err == nil {
 		if err := s.finish(w, res, &doc); err != nil {

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"os"
 	"strings"
 
@@ -64,6 +65,8 @@ type App struct {
 	Bundle func(path string, t bundle.Trust) (string, bundle.Manifest, error)
 	// Preflight looks at hosts before they are changed; nil: nobody does.
 	Preflight func(context.Context, preflight.Options) []*preflight.Host
+	// Dial reaches the cluster's gateways; nil means the network.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Allowed says whether machines of a kind may be made by this process.
 	Allowed func(providerKind string) error
 	// Interrupts delivers the operator's Ctrl-C. The first stops softly.
@@ -259,7 +262,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or input, 3 the plan has changes (wi
 	f.BoolVar(&r.noColor, "no-color", false, "no colours")
 	f.StringVar(&r.state, "state", "", "state `directory` (default .dcos next to FILE)")
 	root.AddCommand(r.initCommand(), r.validateCommand(), r.planCommand(), r.applyCommand(), r.statusCommand(), r.outputCommand(),
-		r.upgradeCommand(), r.confirmCommand(), r.rollbackCommand(), r.destroyCommand(), r.historyCommand(), r.hostCommand(), r.fmtCommand(), r.versionCommand())
+		r.upgradeCommand(), r.confirmCommand(), r.rollbackCommand(), r.destroyCommand(), r.historyCommand(), r.nodeCommand(), r.hostCommand(), r.fmtCommand(), r.versionCommand())
 	root.AddCommand(r.bundleCommand(), r.preflightCommand())
 	root.AddCommand(r.importCommand())
 	root.AddCommand(r.backupCommand(), r.restoreCommand(), r.recoverCommand(), r.adoptCommand(), r.supportCommand())

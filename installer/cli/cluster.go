@@ -26,7 +26,7 @@ func (s *session) gateway() (*gateway.Client, error) {
 	if res == nil {
 		return nil, fault.Newf("reach the cluster", fault.NotFound, "it has not been made yet")
 	}
-	c := gateway.Config{CA: text(res.Inputs["caCert"]), User: text(res.Inputs["adminUser"]), Password: text(res.Inputs["adminPassword"])}
+	c := gateway.Config{Dial: s.run.app.Dial, CA: text(res.Inputs["caCert"]), User: text(res.Inputs["adminUser"]), Password: text(res.Inputs["adminPassword"])}
 	if v := res.Inputs["masters"]; v.IsArray() {
 		for _, m := range v.ArrayValue() {
 			c.Masters = append(c.Masters, text(m))

@@ -22,6 +22,7 @@ const defaultFile = "cluster.hcl"
 type input struct {
 	path      string // as the user would write it
 	source    blueprint.Source
+	values    blueprint.Values // of its variables
 	blueprint *blueprint.Blueprint
 	topology  *topology.Topology
 	findings  diag.List
@@ -79,7 +80,7 @@ func (r *run) load(path string) (*input, error) {
 }
 
 func evaluate(path string, src blueprint.Source, values blueprint.Values) *input {
-	in := &input{path: path, source: src}
+	in := &input{path: path, source: src, values: values}
 	in.blueprint, in.findings = blueprint.Parse(src, values)
 	if !in.findings.HasErrors() {
 		top, l := topology.New(in.blueprint)

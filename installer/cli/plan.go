@@ -72,6 +72,9 @@ func (r *run) planCommand() *cobra.Command {
 					return err
 				}
 				doc = view.NewPlan(w.session.cluster, p)
+				if doc.Impact, err = w.session.report(ctx, p, w.input.topology); err != nil {
+					return err
+				}
 				if out != "" {
 					if err := r.save(out, w, p); err != nil {
 						return err
@@ -102,6 +105,7 @@ type work struct {
 	release program.Release
 	goals   []engine.Goal
 	plan    *engine.Plan // a saved one, or nil
+	write   func() error // writes the file that the plan is made from, once it is agreed to; or nil
 	restore string       // the backup from which the cluster is restored, or ""
 }
 

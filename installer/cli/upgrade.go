@@ -26,12 +26,16 @@ type changing struct {
 	now     bool          // also outside the window
 	within  time.Duration // undo it unless it is confirmed in this time; 0: it stays
 	approve bool
+	force   bool          // also if it takes down what runs
+	grace   time.Duration // that tasks have to leave an agent whose host goes away
 }
 
 func (r *run) withChanging(c *cobra.Command, o *changing) *cobra.Command {
 	r.withIgnore(c)
 	c.Flags().BoolVar(&o.approve, "auto-approve", false, "do not ask")
 	c.Flags().BoolVar(&o.now, "now", false, "change running hosts also outside the window of the upgrade block")
+	c.Flags().BoolVar(&o.force, "force", false, "also if an app would be down or below its minimum, or the masters lose their quorum")
+	c.Flags().DurationVar(&o.grace, "max-grace", usualGrace, "`time` that tasks have to leave an agent whose host goes away; then they are killed")
 	c.Flags().DurationVar(&o.within, "confirm-within", 0, "undo the whole change unless dcos-install confirm is run within this `time`")
 	return c
 }
