@@ -105,6 +105,16 @@ func (t *Trust) AddKey(k minisign.PublicKey, from string) {
 	}
 }
 
+// Line returns the key with an id, on one line; "" when it is not trusted.
+func (t Trust) Line(id string) string {
+	for _, k := range t.keys {
+		if KeyID(k.key.ID()) == id {
+			return k.key.String()
+		}
+	}
+	return ""
+}
+
 // String lists the keys, for messages.
 func (t Trust) String() string {
 	if len(t.keys) == 0 {

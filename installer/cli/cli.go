@@ -63,6 +63,8 @@ type App struct {
 	// Bundle finds and reads the release, which must be signed by a key that
 	// counts. An empty path: the default place.
 	Bundle func(path string, t bundle.Trust) (string, bundle.Manifest, error)
+	// Here is this machine itself, called name; nil: it is not changed.
+	Here func(ctx context.Context, name string) (host.Host, error)
 	// Preflight looks at hosts before they are changed; nil: nobody does.
 	Preflight func(context.Context, preflight.Options) []*preflight.Host
 	// Dial reaches the cluster's gateways; nil means the network.
@@ -264,7 +266,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or input, 3 the plan has changes (wi
 	root.AddCommand(r.initCommand(), r.validateCommand(), r.planCommand(), r.applyCommand(), r.statusCommand(), r.outputCommand(),
 		r.upgradeCommand(), r.confirmCommand(), r.rollbackCommand(), r.destroyCommand(), r.historyCommand(), r.nodeCommand(), r.hostCommand(), r.fmtCommand(), r.versionCommand())
 	root.AddCommand(r.bundleCommand(), r.preflightCommand())
-	root.AddCommand(r.importCommand())
+	root.AddCommand(r.importCommand(), r.genconfCommand())
 	root.AddCommand(r.backupCommand(), r.restoreCommand(), r.recoverCommand(), r.adoptCommand(), r.supportCommand())
 	for _, c := range root.Commands() {
 		r.strictArgs(c)

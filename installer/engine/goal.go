@@ -75,6 +75,16 @@ type Outputs struct {
 	of map[Key]outputs
 }
 
+// Known are the outputs of resources that exist elsewhere: with them the inputs
+// of a goal can be computed without an engine.
+func Known(of map[Key]resource.PropertyMap) Outputs {
+	o := Outputs{of: map[Key]outputs{}}
+	for k, props := range of {
+		o.of[k] = outputs{props: props}
+	}
+	return o
+}
+
 // outputs of one dependency; partial says that a preview predicted them, so a
 // key that is missing is unknown rather than absent.
 type outputs struct {

@@ -20,6 +20,7 @@ type Kind string
 const (
 	KindLocal    Kind = "local"    // made by providers/local on this machine
 	KindSSH      Kind = "ssh"      // any machine that one can log into
+	KindHere     Kind = "here"     // this machine itself, where one may not log in to others
 	KindEmulated Kind = "emulated" // in memory, for tests
 )
 
@@ -111,6 +112,8 @@ func ReadConnection(name string, r *input.Reader) Ref {
 		ref.Dir = r.Text("dir")
 	case KindSSH:
 		ref.SSH = readSSH(r)
+	case KindHere:
+		ref.SSH.Address = r.Text("address")
 	case KindEmulated, "": // "": unknown, or reported by Text
 	default:
 		r.Fail("kind", "must be local or ssh, not %s", ref.Kind)

@@ -15,6 +15,7 @@ import (
 	"dcos.example/dcos/installer/bootstrap"
 	"dcos.example/dcos/installer/bundle"
 	"dcos.example/dcos/installer/cli"
+	"dcos.example/dcos/installer/host/ssh"
 	"dcos.example/dcos/installer/preflight"
 	"dcos.example/dcos/providers"
 	"dcos.example/dcos/providers/local"
@@ -34,7 +35,7 @@ func main() {
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
 		Terminal: term.IsTerminal(out), Interactive: term.IsTerminal(int(os.Stdin.Fd())) && term.IsTerminal(out),
 		Env: os.Environ(), Dir: dir,
-		Providers: hosts.providers, Hosts: power, Open: hosts.open, Leftovers: leftovers, Bundle: cli.ReadBundle, Preflight: preflight.Collect, Allowed: allowed,
+		Providers: hosts.providers, Hosts: power, Open: hosts.open, Here: ssh.Here, Leftovers: leftovers, Bundle: cli.ReadBundle, Preflight: preflight.Collect, Allowed: allowed,
 		Interrupts: interrupts,
 		Abort:      func() { os.Exit(130) }, // the shell's code for death by Ctrl-C
 	}
@@ -50,8 +51,14 @@ func main() {
 
 // allowed says why this process cannot make machines of a kind.
 func allowed(kind string) error {
-	if kind == "local" && os.Geteuid() != 0 {
+	if os.Geteuid() == 0 {
+		return nil
+	}
+	switch kind {
+	case "local":
 		return cli.NotRoot()
+	case "here":
+		return cli.NotRootHere()
 	}
 	return nil
 }

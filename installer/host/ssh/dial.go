@@ -44,6 +44,7 @@ type conn struct {
 	ends    sync.WaitGroup
 	key     gossh.PublicKey // that the machine proved to have
 	facts   facts.Facts
+	here    bool  // it is this machine: there is no connection
 	denied  error // why one cannot become root; asking again would only count as another attempt
 }
 
@@ -128,7 +129,7 @@ func (m *machine) connected(ctx context.Context) (*conn, error) {
 // accepts says whether a connection, which another reference may have made, is
 // good for this one.
 func (m *machine) accepts(c *conn) error {
-	if c.denied != nil {
+	if c.denied != nil || c.here {
 		return c.denied
 	}
 	id, err := m.pool.identity(m.ref.SSH.Login)

@@ -101,7 +101,7 @@ func (m *machine) space(ctx context.Context) string {
 func (m *machine) HostKey() string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.conn == nil {
+	if m.conn == nil || m.conn.here {
 		return ""
 	}
 	return strings.TrimSpace(string(gossh.MarshalAuthorizedKey(m.conn.key)))

@@ -86,6 +86,9 @@ func (m *machine) session(ctx context.Context, c *conn, cmd command) (r result, 
 	case <-ctx.Done():
 		return r, false, context.Cause(ctx)
 	}
+	if c.here {
+		return m.shell(ctx, cmd)
+	}
 	s, err := m.channel(ctx, c)
 	if err != nil {
 		return r, false, err
