@@ -43,6 +43,9 @@ type Options struct {
 	Trust bundle.Trust
 	// Open reaches a host; nil means those on this machine only.
 	Open host.Opener
+	// Abandon says that a host which cannot be reached may be given up when it is
+	// to be removed; nil: none may.
+	Abandon func(name string) bool
 	// Dial reaches addresses of the cluster; nil means the network.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 	// Poll is how often something is looked at that is waited for; 0 means

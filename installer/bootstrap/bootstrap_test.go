@@ -139,28 +139,41 @@ func TestFoundersStay(t *testing.T) {
 func TestRestarts(t *testing.T) {
 	file := func(s string) host.File { return host.File{Data: []byte(s), Mode: 0o644} }
 	base := bootstrap.Wanted{
-		Digest: "r1", Units: []string{"a.service", "b.service"},
+		Programs: map[string]string{"bin/a": "1", "bin/b": "1", "bin/helper": "1", "share/x": "1"}, Units: []string{"a.service", "b.service"},
 		Files: map[string]host.File{
-			"/etc/systemd/system/a.service": file("ExecStart=/a --config /etc/dcos/a.toml"),
-			"/etc/systemd/system/b.service": file("ExecStart=/b -config /etc/dcos/b.json"),
-			"/etc/dcos/a.toml":              file("a"), "/etc/dcos/b.json": file("b"),
+			"/etc/systemd/system/a.service": file("Environment=PATH=/opt/dcos/current/bin:/bin\nExecStart=/opt/dcos/current/bin/a --config /etc/dcos/a.toml"),
+			"/etc/systemd/system/b.service": file("ExecStart=/opt/dcos/current/bin/b -config /etc/dcos/b.json"),
+			"/etc/dcos/a.toml":              file("a"), "/etc/dcos/b.json": file("x=/opt/dcos/current/share/x\n"),
 			"/etc/dcos/pki/ca.crt": file("ca"), "/etc/hosts": file("hosts"),
 		},
+	}
+	release := func(changed ...string) func(*bootstrap.Wanted) {
+		return func(w *bootstrap.Wanted) {
+			w.Programs = maps.Clone(base.Programs)
+			for _, p := range changed {
+				w.Programs[p] = "2"
+			}
+		}
 	}
 	for name, c := range map[string]struct {
 		change func(*bootstrap.Wanted)
 		want   []string
 	}{
-		"nothing":            {func(*bootstrap.Wanted) {}, nil},
-		"a named file":       {func(w *bootstrap.Wanted) { w.Files["/etc/dcos/a.toml"] = file("A") }, []string{"a.service"}},
-		"a mode":             {func(w *bootstrap.Wanted) { w.Files["/etc/dcos/b.json"] = host.File{Data: []byte("b"), Mode: 0o600} }, []string{"b.service"}},
+		"nothing":      {func(*bootstrap.Wanted) {}, nil},
+		"a named file": {func(w *bootstrap.Wanted) { w.Files["/etc/dcos/a.toml"] = file("A") }, []string{"a.service"}},
+		"a mode": {func(w *bootstrap.Wanted) {
+			w.Files["/etc/dcos/b.json"] = host.File{Data: base.Files["/etc/dcos/b.json"].Data, Mode: 0o600}
+		}, []string{"b.service"}},
 		"a file for all":     {func(w *bootstrap.Wanted) { w.Files["/etc/dcos/pki/ca.crt"] = file("CA") }, base.Units},
 		"a file of the host": {func(w *bootstrap.Wanted) { w.Files["/etc/hosts"] = file("more") }, nil},
 		"a unit": {func(w *bootstrap.Wanted) {
-			w.Files["/etc/systemd/system/b.service"] = file("ExecStart=/b -v -config /etc/dcos/b.json")
+			w.Files["/etc/systemd/system/b.service"] = file("ExecStart=/opt/dcos/current/bin/b -v -config /etc/dcos/b.json")
 		}, []string{"b.service"}},
-		"the release": {func(w *bootstrap.Wanted) { w.Digest = "r2" }, base.Units},
-		"a file less": {func(w *bootstrap.Wanted) { delete(w.Files, "/etc/dcos/a.toml") }, []string{"a.service"}},
+		"a program":            {release("bin/a"), []string{"a.service"}},
+		"what a file names":    {release("share/x"), []string{"b.service"}},
+		"what no unit names":   {release("bin/helper"), nil},
+		"programs of them all": {release("bin/a", "bin/b"), base.Units},
+		"a file less":          {func(w *bootstrap.Wanted) { delete(w.Files, "/etc/dcos/a.toml") }, []string{"a.service"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			after := base

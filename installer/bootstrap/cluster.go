@@ -89,7 +89,10 @@ func (k clusters) create(ctx context.Context, req plugin.CreateRequest) (res plu
 		return res, nil
 	}
 	res.ID = resource.ID("cluster:" + c.masters[0])
-	return res, partial(nil, k.p.wait(ctx, c))
+	if err := k.p.wait(ctx, c); err != nil {
+		return res, providers.Partial(err)
+	}
+	return res, nil
 }
 
 // wait returns when the cluster is healthy.
@@ -159,11 +162,33 @@ func (p *Provider) newWatch(c cluster) (*watch, error) {
 		return nil, fault.Newf("read the cluster's CA", fault.Invalid, "caCert holds no certificate")
 	}
 	return &watch{c: c, client: &http.Client{
-		Transport: &http.Transport{DialContext: p.o.Dial, TLSClientConfig: &tls.Config{RootCAs: pool}, ResponseHeaderTimeout: 5 * time.Second},
+		Transport: &http.Transport{DialContext: p.dialCluster(c.hosts), TLSClientConfig: &tls.Config{RootCAs: pool}, ResponseHeaderTimeout: 5 * time.Second},
 		CheckRedirect: func(*http.Request, []*http.Request) error {
 			return http.ErrUseLastResponse // an answer that leads elsewhere is not the one asked for
 		},
 	}}, nil
+}
+
+// dialCluster reaches the masters: directly, or from one of the hosts where
+// they are behind a bastion.
+func (p *Provider) dialCluster(hosts []host.Ref) dialFunc {
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		var errs []error
+		for _, ref := range hosts {
+			if ref.SSH.Bastion == nil {
+				continue
+			}
+			h, err := p.o.Open(ctx, ref)
+			if err == nil {
+				return p.dialer(ref, h)(ctx, network, addr)
+			}
+			errs = append(errs, err)
+		}
+		if len(errs) > 0 {
+			return nil, errors.Join(errs...)
+		}
+		return p.o.Dial(ctx, network, addr)
+	}
 }
 
 // answer is the part of a response that look needs.

@@ -3,16 +3,17 @@ package bootstrap
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"io/fs"
 	"maps"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/pulumi/pulumi/sdk/v3/go/common/resource"
 
+	"dcos.example/dcos/installer/bundle"
 	"dcos.example/dcos/installer/host"
 	"dcos.example/dcos/providers/input"
 	"dcos.example/dcos/runtime/config"
@@ -72,47 +73,6 @@ func readNode(m resource.PropertyMap) (node, *input.Reader) {
 
 func unitPath(name string) string { return path.Join(config.UnitDir, name) }
 
-// recordPath is where the record lies on the host.
-const recordPath = config.VarDir + "/bootstrap.json"
-
-// record is what was done on a host. It is written after each step that it
-// tells of.
-type record struct {
-	Owner   string                 `json:"owner,omitempty"` // token of the Create that began it
-	Digest  string                 `json:"digest"`          // of the release switched to
-	Release string                 `json:"release"`         // its name
-	Staged  []string               `json:"staged"`          // releases brought here, the newest last
-	Files   map[string]writtenFile `json:"files"`
-	Units   map[string]string      `json:"units"` // unit → digest of what it was started with
-	Order   []string               `json:"order"` // of the units
-
-	found bool // on the host
-}
-
-type writtenFile struct {
-	fingerprint
-	Before *host.File `json:"before,omitempty"` // what was there before us, for Delete
-}
-
-// fingerprint identifies a file's content and mode.
-type fingerprint struct {
-	SHA256 string      `json:"sha256"`
-	Mode   fs.FileMode `json:"mode"`
-}
-
-func fingerprintOf(f host.File) fingerprint {
-	sum := sha256.Sum256(f.Data)
-	return fingerprint{SHA256: hex.EncodeToString(sum[:]), Mode: f.Mode.Perm()}
-}
-
-func (r record) encode() host.File {
-	b, err := json.MarshalIndent(r, "", " ")
-	if err != nil { // strings and numbers only
-		panic("encode record: " + err.Error())
-	}
-	return host.File{Data: append(b, '\n'), Mode: 0o600}
-}
-
 // changes is the difference between what a host has and what it should.
 type changes struct {
 	write   []string // paths, sorted
@@ -123,12 +83,13 @@ type changes struct {
 }
 
 // diff is pure. have are the wanted files as they are on the host (missing ones
-// are absent), current is the digest of the release that is switched to, and
-// active tells which units run.
-func diff(n node, r record, have map[string]host.File, current string, active map[string]bool) changes {
+// are absent), current is the digest of the release that is switched to,
+// programs are the digests of the files of the wanted one, and active tells
+// which units run.
+func diff(n node, r record, have map[string]host.Entry, current string, programs map[string]string, active map[string]bool) changes {
 	var c changes
 	for _, p := range slices.Sorted(maps.Keys(n.files)) {
-		if f, ok := have[p]; !ok || fingerprintOf(f) != fingerprintOf(n.files[p]) {
+		if e, ok := have[p]; !ok || seen(e) != fingerprintOf(n.files[p]) {
 			c.write = append(c.write, p)
 		}
 	}
@@ -146,24 +107,50 @@ func diff(n node, r record, have map[string]host.File, current string, active ma
 	for _, u := range n.units {
 		// What somebody changed on the host and is written back may be in use.
 		tampered := slices.ContainsFunc(c.write, func(p string) bool { return concerns(n, u, p) })
-		if !active[u] || tampered || r.Units[u] != unitDigest(n, u) {
+		if !active[u] || tampered || r.Units[u] != unitDigest(n, u, programs) {
 			c.start = append(c.start, u)
 		}
 	}
 	return c
 }
 
-// unitDigest identifies everything that a unit is started with: the release
-// and the files that concern it.
-func unitDigest(n node, unit string) string {
+// none reports whether nothing is to be done.
+func (c changes) none() bool {
+	return !c.release && len(c.write)+len(c.remove)+len(c.stop)+len(c.start) == 0
+}
+
+// unitDigest identifies everything that a unit is started with: its own file,
+// the files that concern it, and those of the release that these name. A
+// release that leaves a unit's program as it was does not restart it.
+func unitDigest(n node, unit string, programs map[string]string) string {
 	h := sha256.New()
-	fmt.Fprintf(h, "release %s\n", n.digest)
+	used := map[string]bool{}
 	for _, p := range slices.Sorted(maps.Keys(n.files)) {
 		if concerns(n, unit, p) {
 			fmt.Fprintf(h, "%s %v\n", p, fingerprintOf(n.files[p]))
+			for _, m := range inRelease.FindAllSubmatch(n.files[p].Data, -1) {
+				used[string(m[1])] = true
+			}
+		}
+	}
+	for _, p := range slices.Sorted(maps.Keys(used)) {
+		if sum, ok := programs[p]; ok { // a directory, as in PATH, is nothing of its own
+			fmt.Fprintf(h, "release %s %s\n", p, sum)
 		}
 	}
 	return hex.EncodeToString(h.Sum(nil))
+}
+
+// inRelease finds what a text names of the release.
+var inRelease = regexp.MustCompile(regexp.QuoteMeta(config.CurrentLink) + `/([A-Za-z0-9._/+-]*[A-Za-z0-9_+-])`)
+
+// programsOf are the digests of a release's files.
+func programsOf(m bundle.Manifest) map[string]string {
+	out := make(map[string]string, len(m.Files))
+	for _, f := range m.Files {
+		out[f.Path] = f.SHA256
+	}
+	return out
 }
 
 // concerns reports whether a unit has to be restarted when the file at path

@@ -10,6 +10,7 @@ package host
 
 import (
 	"context"
+	"errors"
 	"io/fs"
 	"path/filepath"
 	"time"
@@ -60,12 +61,14 @@ type Batch interface {
 type Query struct {
 	Files   []string // what they are
 	Content []string // what they are, and what is in them
+	Dirs    []string // the names in them
 	Units   []string // without their logs
 }
 
 // View is what a machine has.
 type View struct {
 	Files map[string]Entry
+	Dirs  map[string][]string // names, sorted
 	Units map[string]Unit
 }
 
@@ -125,6 +128,10 @@ type Unit struct {
 	Log      string
 }
 
+// Alive reports whether the unit runs, or will by itself: starting it would not
+// start it anew.
+func (u Unit) Alive() bool { return u.State != "" && u.State != "inactive" && u.State != "failed" }
+
 // ReleasePath is where a release lies on every host.
 func ReleasePath(release string) string { return filepath.Join(config.ReleaseDir, release) }
 
@@ -147,6 +154,10 @@ func Current(ctx context.Context, f Files) (string, error) {
 	}
 	return filepath.Base(target), err
 }
+
+// ErrOther is wrapped by the error of an Opener that found another machine
+// than the one whose key the reference names.
+var ErrOther = errors.New("another machine answers")
 
 // Opener reaches a host: fault.NotFound when there is no such host,
 // fault.Unavailable when it is down or does not answer, fault.Denied when it

@@ -259,7 +259,7 @@ func relink(t *os.Root, path, target string) error {
 
 // Look asks for one thing after another: nothing is far away.
 func (l *local) Look(ctx context.Context, q Query) (View, error) {
-	v := View{Files: map[string]Entry{}, Units: map[string]Unit{}}
+	v := View{Files: map[string]Entry{}, Dirs: map[string][]string{}, Units: map[string]Unit{}}
 	for i, path := range slices.Concat(q.Files, q.Content) {
 		e, err := l.entry(ctx, path, i >= len(q.Files))
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
@@ -269,6 +269,16 @@ func (l *local) Look(ctx context.Context, q Query) (View, error) {
 			return v, l.fail(err, "look at %s", path)
 		}
 		v.Files[path] = e
+	}
+	for _, dir := range q.Dirs {
+		names, err := l.names(ctx, dir)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
+			continue
+		}
+		if err != nil {
+			return v, l.fail(err, "look into %s", dir)
+		}
+		v.Dirs[dir] = names
 	}
 	for _, u := range q.Units {
 		st, err := l.UnitStatus(ctx, u, 0)
@@ -311,6 +321,20 @@ func (l *local) entry(ctx context.Context, path string, content bool) (e Entry, 
 		e.Data = b
 	}
 	return e, err
+}
+
+func (l *local) names(ctx context.Context, dir string) ([]string, error) {
+	t, err := l.tree(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer t.Close()
+	entries, err := fs.ReadDir(t.FS(), inside(dir))
+	names := []string{}
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names, err
 }
 
 // Change makes one change after another. dcos-init reads units when it starts

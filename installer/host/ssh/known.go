@@ -133,8 +133,8 @@ func pinned(l host.Login) (identity, error) {
 		}
 		// The machine that was meant is not there, whoever else is.
 		return fault.Newf("check the machine's key", fault.NotFound,
-			"REFUSED: %s is not the machine that it was.\n  it shows: %s\n  it had:   %s\nEither it was installed anew, or something else answers at this address.",
-			l.Endpoint(), print(key), print(want))
+			"REFUSED: %w: %s is not the machine that it was.\n  it shows: %s\n  it had:   %s\nEither it was installed anew, or something else answers at this address.",
+			host.ErrOther, l.Endpoint(), print(key), print(want))
 	}}, nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"path"
 	"slices"
 	"strconv"
@@ -107,6 +108,15 @@ func (m *machine) HostKey() string {
 	return strings.TrimSpace(string(gossh.MarshalAuthorizedKey(m.conn.key)))
 }
 
+// DialContext reaches an address from the machine, whose sshd has to allow it.
+func (m *machine) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {
+	c, err := m.connected(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return c.client.DialContext(ctx, network, addr)
+}
+
 // Run implements host.Host. It is not repeated: what the program does twice
 // only the caller knows.
 func (m *machine) Run(ctx context.Context, argv ...string) (host.Output, error) {
@@ -115,7 +125,7 @@ func (m *machine) Run(ctx context.Context, argv ...string) (host.Output, error) 
 	if err != nil {
 		return host.Output{}, m.lost(what, err)
 	}
-	return host.Output{Code: r.code, Stdout: r.out, Stderr: r.errors}, nil
+	return host.Output{Code: r.code, Stdout: r.out, Stderr: r.errors, Noise: r.noise}, nil
 }
 
 // ReadFile implements host.Files.
@@ -222,6 +232,9 @@ func lookScript(q host.Query) string {
 			fmt.Fprintf(&b, "if [ -f %[1]s ] && [ ! -L %[1]s ]; then printf 'B %%s ' %[1]s; base64 -w0 -- %[1]s || exit 1; echo; fi\n", quote(p))
 		}
 	}
+	for i, d := range q.Dirs {
+		fmt.Fprintf(&b, "if [ -d %[1]s ]; then echo 'D %[2]d'; ls -1A -- %[1]s | while IFS= read -r n; do printf 'N %[2]d %%s\\n' \"$n\"; done; fi\n", quote(d), i)
+	}
 	if len(q.Units) > 0 {
 		b.WriteString(showUnits(q.Units))
 	}
@@ -230,7 +243,7 @@ func lookScript(q host.Query) string {
 }
 
 func parseLook(out string, q host.Query, now time.Time) (host.View, error) {
-	v := host.View{Files: map[string]host.Entry{}, Units: map[string]host.Unit{}}
+	v := host.View{Files: map[string]host.Entry{}, Dirs: map[string][]string{}, Units: map[string]host.Unit{}}
 	text, units, _ := strings.Cut(out, unitsBelow)
 	for l := range strings.Lines(text) {
 		l = strings.TrimSuffix(l, "\n")
@@ -254,6 +267,18 @@ func parseLook(out string, q host.Query, now time.Time) (host.View, error) {
 				if to, ok := strings.CutSuffix(rest, " "+p); ok {
 					v.Files[p] = host.Entry{File: host.File{Link: to}}
 				}
+			}
+		case "D", "N":
+			number, name, _ := strings.Cut(rest, " ")
+			i, err := strconv.Atoi(number)
+			if err != nil || i >= len(q.Dirs) {
+				return v, fmt.Errorf("no directory %q", l)
+			}
+			if v.Dirs[q.Dirs[i]] == nil {
+				v.Dirs[q.Dirs[i]] = []string{}
+			}
+			if kind == "N" {
+				v.Dirs[q.Dirs[i]] = append(v.Dirs[q.Dirs[i]], name)
 			}
 		case "B":
 			i := strings.LastIndexByte(rest, ' ') // the content of an empty file is none
@@ -319,7 +344,7 @@ func changeScript(changes []host.Change, relabel string) (script string, data []
 		dir := path.Dir(c.Path)
 		units = units || strings.HasPrefix(c.Path, config.UnitDir+"/")
 		if c.File == nil {
-			fmt.Fprintf(&places, "rm -rf -- %s\n", quote(c.Path))
+			fmt.Fprintf(&places, "rm -rf --one-file-system -- %s\n", quote(c.Path))
 			continue
 		}
 		if !slices.Contains(dirs, dir) {

@@ -84,7 +84,7 @@ func TestLook(t *testing.T) {
 	if err := os.Symlink("to here", at("link")); err != nil {
 		t.Fatal(err)
 	}
-	q := host.Query{Files: []string{at("plain"), at("link"), at("none"), dir}, Content: []string{at("with blank"), at("empty"), at("none too")}}
+	q := host.Query{Files: []string{at("plain"), at("link"), at("none"), dir}, Content: []string{at("with blank"), at("empty"), at("none too")}, Dirs: []string{dir, at("no dir")}}
 	out, err := shell(t, ssh.LookScript(q), nil)
 	if err != nil {
 		t.Fatal(err)
@@ -97,6 +97,9 @@ func TestLook(t *testing.T) {
 		if v.Files[e].Mode != 0o640 || len(v.Files[e].SHA256) != 64 {
 			t.Errorf("%s: %+v", e, v.Files[e])
 		}
+	}
+	if d := cmp.Diff(map[string][]string{dir: {"empty", "link", "plain", "with blank"}}, v.Dirs); d != "" {
+		t.Error(d)
 	}
 	if len(v.Files) != 5 || v.Files[at("link")].Link != "to here" || string(v.Files[at("with blank")].Data) != "\x00\xff" || v.Files[at("plain")].Data != nil {
 		t.Errorf("%+v", v.Files)

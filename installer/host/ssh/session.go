@@ -39,6 +39,7 @@ type command struct {
 type result struct {
 	code        int
 	out, errors string
+	noise       string // of login scripts
 }
 
 // errLost says that the connection broke under a call.
@@ -131,9 +132,9 @@ func (m *machine) session(ctx context.Context, c *conn, cmd command) (r result, 
 	}
 	// Login scripts may print something of their own before.
 	text := out.String()
-	_, after, found := strings.Cut(text, in.mark+"\n")
+	before, after, found := strings.Cut(text, in.mark+"\n")
 	if found {
-		text = after
+		text, r.noise = after, before
 	}
 	r.out, r.errors = text, errs.String()
 	if !found && cmd.script != "" {
