@@ -77,7 +77,8 @@ type cluster struct {
 	name    string
 	dir     string // with cluster.hcl, the stack and the dcos profile
 	bin     string
-	print   *footprint
+	print   *footprint        // of a local cluster
+	env     []string          // besides the test's own
 	hosts   map[string]string // addresses by name
 	masters []string          // addresses
 	token   string
@@ -91,11 +92,7 @@ type cluster struct {
 // left, and destroys it.
 func newCluster(t *testing.T, name, cidr, hcl string) *cluster {
 	t.Helper()
-	bin := os.Getenv("DCOS_BIN")
-	if bin == "" || os.Getenv("DCOS_BUNDLE") == "" {
-		t.Fatal("DCOS_BIN and DCOS_BUNDLE must name the binaries and the bundle; `make test` sets them")
-	}
-	c := &cluster{name: name, dir: filepath.Join(os.TempDir(), "dcos-"+name), bin: bin}
+	c := &cluster{name: name, dir: filepath.Join(os.TempDir(), "dcos-"+name), bin: release(t)}
 	if _, err := os.Stat(filepath.Join(c.dir, "cluster.hcl")); err == nil {
 		t.Logf("an earlier run left %s: destroying it", c.dir)
 		c.destroy(t)
@@ -110,6 +107,16 @@ func newCluster(t *testing.T, name, cidr, hcl string) *cluster {
 		c.destroy(t)
 	})
 	return c
+}
+
+// release returns the directory of the binaries under test.
+func release(t *testing.T) string {
+	t.Helper()
+	bin := os.Getenv("DCOS_BIN")
+	if bin == "" || os.Getenv("DCOS_BUNDLE") == "" {
+		t.Fatal("DCOS_BIN and DCOS_BUNDLE must name the binaries and the bundle; `make test` sets them")
+	}
+	return bin
 }
 
 // destroy removes the cluster and its directory. It works after interrupts.
@@ -139,6 +146,7 @@ func (c *cluster) command(ctx context.Context, program string, args ...string) *
 	cmd := exec.CommandContext(ctx, filepath.Join(c.bin, program), args...)
 	cmd.Dir = c.dir
 	cmd.Env = append(os.Environ(), "DCOS_DIR="+filepath.Join(c.dir, "profile"), "PATH="+c.bin+":"+os.Getenv("PATH"))
+	cmd.Env = append(cmd.Env, c.env...)
 	// A Ctrl-C is for the test, which ends its programs in order.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
@@ -185,7 +193,16 @@ func (c *cluster) setup(t *testing.T) {
 	url := strings.TrimSpace(c.install(t, "output", "-raw", "url"))
 	password := strings.TrimSpace(c.install(t, "output", "-raw", "-reveal", "admin_password"))
 	c.dcos(t, "cluster", "setup", url, "--ca-certs", caFile, "--username", "admin", "--password", password)
+	c.client(t)
+	var session struct{ Token string }
+	must(t, c.call("POST", "/acs/api/v1/auth/login", map[string]string{"uid": "admin", "password": password}, &session))
+	c.token = session.Token
+}
 
+// client learns the cluster's hosts, and whom to trust.
+func (c *cluster) client(t *testing.T) {
+	t.Helper()
+	ca := c.install(t, "output", "-raw", "ca_certificate")
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM([]byte(ca)) {
 		t.Fatalf("the CA certificate cannot be read: %q", ca)
@@ -206,9 +223,6 @@ func (c *cluster) setup(t *testing.T) {
 			c.masters = append(c.masters, h.Address)
 		}
 	}
-	var session struct{ Token string }
-	must(t, c.call("POST", "/acs/api/v1/auth/login", map[string]string{"uid": "admin", "password": password}, &session))
-	c.token = session.Token
 }
 
 // call sends a request to the masters' gateways in turn, until one that is up
