@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -128,6 +127,10 @@ func (l *local) tree(ctx context.Context) (*os.Root, error) {
 
 // open opens a path for reading as a process on the host would.
 func (l *local) open(ctx context.Context, path string) (*os.File, error) {
+	return l.openAs(ctx, path, unix.O_RDONLY|unix.O_NONBLOCK)
+}
+
+func (l *local) openAs(ctx context.Context, path string, flags uint64) (*os.File, error) {
 	if err := stopped(ctx); err != nil {
 		return nil, err
 	}
@@ -137,7 +140,7 @@ func (l *local) open(ctx context.Context, path string) (*os.File, error) {
 	}
 	defer root.Close()
 	fd, err := unix.Openat2(int(root.Fd()), path, &unix.OpenHow{
-		Flags: unix.O_RDONLY | unix.O_CLOEXEC | unix.O_NONBLOCK, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
+		Flags: flags | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
 	})
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
@@ -293,28 +296,28 @@ func (l *local) Look(ctx context.Context, q Query) (View, error) {
 	return v, nil
 }
 
+// entry tells what is at path, without following a link that it may be.
 func (l *local) entry(ctx context.Context, path string, content bool) (e Entry, err error) {
-	t, err := l.tree(ctx)
+	f, err := l.openAs(ctx, path, unix.O_PATH|unix.O_NOFOLLOW)
 	if err != nil {
 		return e, err
 	}
-	defer t.Close()
-	st, err := t.Lstat(inside(path))
-	if err != nil {
+	defer f.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
 		return e, err
 	}
-	if sys, ok := st.Sys().(*syscall.Stat_t); ok {
-		e.UID, e.GID = int(sys.Uid), int(sys.Gid)
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFLNK:
+		to := make([]byte, unix.PathMax)
+		n, err := unix.Readlinkat(int(f.Fd()), "", to)
+		return Entry{File: File{Link: string(to[:max(n, 0)])}}, err
+	case unix.S_IFREG:
+	default:
+		return Entry{File: File{Mode: fs.FileMode(st.Mode & 0o777), UID: int(st.Uid), GID: int(st.Gid)}}, nil
 	}
-	e.Mode = st.Mode().Perm()
-	switch {
-	case st.Mode()&fs.ModeSymlink != 0:
-		to, err := t.Readlink(inside(path))
-		return Entry{File: File{Link: to}}, err
-	case !st.Mode().IsRegular():
-		return e, nil
-	}
-	b, err := t.ReadFile(inside(path))
+	e.Mode, e.UID, e.GID = fs.FileMode(st.Mode&0o777), int(st.Uid), int(st.Gid)
+	b, err := os.ReadFile(fmt.Sprintf("/proc/self/fd/%d", f.Fd()))
 	sum := sha256.Sum256(b)
 	e.SHA256 = hex.EncodeToString(sum[:])
 	if content {
@@ -324,16 +327,13 @@ func (l *local) entry(ctx context.Context, path string, content bool) (e Entry, 
 }
 
 func (l *local) names(ctx context.Context, dir string) ([]string, error) {
-	t, err := l.tree(ctx)
+	f, err := l.openAs(ctx, dir, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		return nil, err
 	}
-	defer t.Close()
-	entries, err := fs.ReadDir(t.FS(), inside(dir))
-	names := []string{}
-	for _, e := range entries {
-		names = append(names, e.Name())
-	}
+	defer f.Close()
+	names, err := f.Readdirnames(-1)
+	slices.Sort(names)
 	return names, err
 }
 
