@@ -155,10 +155,11 @@ func Addresses(ctx context.Context, to netip.Addr) ([]netip.Addr, error) {
 		return nil, fault.New("look for this machine's addresses", fault.Internal, err)
 	}
 	var out []netip.Addr
+	bridge := config.DefaultAgent().Bridge.Subnet
 	for _, a := range all {
 		p, err := netip.ParsePrefix(a.String())
-		if err != nil || !p.Addr().Is4() || p.Addr().IsLoopback() || p.Addr().IsLinkLocalUnicast() {
-			continue
+		if err != nil || !p.Addr().Is4() || p.Addr().IsLoopback() || p.Addr().IsLinkLocalUnicast() || p.Addr().String() == config.DNSAddr || bridge.Contains(p.Addr()) {
+			continue // the last two are ours, and the same on every host
 		}
 		out = append(out, p.Addr())
 	}

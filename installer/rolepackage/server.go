@@ -153,6 +153,10 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 			TLSConfig: &tls.Config{Certificates: []tls.Certificate{s.cert}, MinVersion: tls.VersionTLS12}},
 	}
 	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		sort(l, plain, secure)
+		return nil
+	})
 	g.Go(func() error { return servers[0].Serve(plain) })
 	g.Go(func() error { return servers[1].ServeTLS(secure, "", "") })
 	g.Go(func() error {
@@ -291,14 +295,13 @@ func (s *Server) take(p Package, from netip.Addr) error {
 	return nil
 }
 
-// split returns the connections of l that begin with TLS, and the others.
-func split(l net.Listener) (plain, secure net.Listener) {
-	p, s := &side{Listener: l, conns: make(chan net.Conn), over: make(chan struct{})}, &side{Listener: l, conns: make(chan net.Conn), over: make(chan struct{})}
-	go sort(l, p, s) // ends when l is closed, which each side does
-	return p, s
+// split returns listeners for the connections of l that begin with TLS, and for
+// the others; sort tells them apart.
+func split(l net.Listener) (plain, secure *side) {
+	return &side{Listener: l, conns: make(chan net.Conn), over: make(chan struct{})}, &side{Listener: l, conns: make(chan net.Conn), over: make(chan struct{})}
 }
 
-// sort accepts connections for both sides until there are no more.
+// sort accepts connections for both sides until l is closed.
 func sort(l net.Listener, plain, secure *side) {
 	var wg sync.WaitGroup
 	defer func() {

@@ -33,6 +33,7 @@ func (d Genconf) WriteText(p *Printer) {
 	p.Printf("%s the packages hold the cluster's secrets. Let nobody else read the directory, and remove it when the hosts are installed.\n\n", p.paint(yellow, "Keep it to yourself:"))
 	p.Printf("  dcos-install genconf serve    hands everything out; then run on each host what it shows\n")
 	p.Printf("  bash dcos_install.sh ROLE     installs a host that has a copy of the directory, with its own package only\n")
+	p.Printf("\nThe administrator's password, if it was generated: dcos-install output -raw -reveal admin_password\n")
 }
 
 // GenconfServe is a bootstrap server that has begun to serve.
