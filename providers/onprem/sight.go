@@ -21,7 +21,7 @@ import (
 // needs a POSIX shell and coreutils.
 //
 // Where systemd-resolved answers on its stub, the resolvers are those that it
-// asks.
+// asks. Of those that belong to no link it asks one alone, until that fails.
 const script = facts.Script + `
 for f in /etc/machine-id /var/lib/dbus/machine-id; do
   [ -s "$f" ] && { echo "machine $(cat "$f")"; break; }
@@ -36,7 +36,7 @@ echo "hostname $(cat /proc/sys/kernel/hostname)"
 r=/etc/resolv.conf
 if [ -r /run/systemd/resolve/resolv.conf ] && [ -r $r ]; then
   while read -r k v _; do case "$k $v" in "nameserver 127.0.0.53"|"nameserver 127.0.0.54") stub=yes;; esac; done < $r
-  [ "$stub" = yes ] && { echo "resolver resolved"; r=/run/systemd/resolve/resolv.conf; }
+  [ "$stub" = yes ] && { echo "resolver resolved"; r=/run/systemd/resolve/resolv.conf; resolvectl dns 2>/dev/null; }
 fi
 if [ -r $r ]; then
   while read -r k v w || [ -n "$k" ]; do
@@ -58,7 +58,7 @@ type sight struct {
 	cpus           int
 	memoryMiB      int64
 	diskMiB        int64 // size of the file system of /var/lib
-	resolved       bool  // systemd-resolved answers for the machine
+	resolved       bool  // systemd-resolved answers for the machine, and finds out by link whom to ask
 	networkManager bool
 	dhclient       bool
 	resolvers      []string // that it asks, or asked before us
@@ -70,6 +70,7 @@ var machineIDRE = regexp.MustCompile(`^[0-9a-f]{32}$`)
 func parse(text string) (sight, error) {
 	s := sight{Facts: facts.Parse(text)}
 	var now []string
+	shared := false // resolvers that belong to no link
 	for l := range strings.Lines(text) {
 		key, value, _ := strings.Cut(strings.TrimRight(l, "\r\n"), " ")
 		switch key {
@@ -95,6 +96,8 @@ func parse(text string) (sight, error) {
 			}
 		case "resolver":
 			s.resolved = true
+		case "Global:":
+			shared = strings.Trim(strings.ReplaceAll(value, config.DNSAddr, ""), " ") != ""
 		case "networkmanager":
 			s.networkManager = true
 		case "nameserver":
@@ -105,6 +108,7 @@ func parse(text string) (sight, error) {
 			s.dhclient = true
 		}
 	}
+	s.resolved = s.resolved && !shared
 	for _, a := range now { // ours comes first where we have been
 		if ip, err := netip.ParseAddr(a); err == nil && ip.Zone() == "" && a != config.DNSAddr && !slices.Contains(s.resolvers, a) {
 			s.resolvers = append(s.resolvers, a)
