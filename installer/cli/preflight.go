@@ -247,8 +247,10 @@ func (f *flight) reference(name string) (host.Ref, error) {
 	}
 	ref, err := host.ReadRef(name, object(in["connection"]))
 	if err == nil && res != nil {
-		if was, err := reference(name, res.Outputs); err == nil && was.SSH.Endpoint() == ref.SSH.Endpoint() {
+		if was, err := reference(name, res.Outputs); err == nil && was.SSH.HostKey != "" {
 			ref.SSH.HostKey = was.SSH.HostKey
+			// Another key at the same place is not trusted on sight.
+			ref.SSH.TrustOnFirstUse = ref.SSH.TrustOnFirstUse && was.SSH.Endpoint() != ref.SSH.Endpoint()
 		}
 	}
 	return ref, err
@@ -259,7 +261,7 @@ func (f *flight) reference(name string) (host.Ref, error) {
 func (r *run) openAnew(ctx context.Context, ref host.Ref) (host.Host, error) {
 	h, err := r.app.Open(ctx, ref)
 	if ref.SSH.HostKey != "" && fault.Is(err, fault.NotFound) {
-		ref.SSH.HostKey, ref.SSH.TrustOnFirstUse = "", false
+		ref.SSH.HostKey = ""
 		return r.app.Open(ctx, ref)
 	}
 	return h, err
