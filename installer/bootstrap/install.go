@@ -88,7 +88,7 @@ func (i *installation) look(ctx context.Context, owner string) (err error) {
 		return err
 	}
 	i.r, i.have, i.units = r, v.Files, v.Units
-	if owner != "" && r.Owner != "" && r.Owner != owner {
+	if owner != "" && r.Owner != "" && r.Owner != owner && !i.n.mayTake(r.Owner) {
 		return fault.Newf("install host "+i.n.ref.Name, fault.Exists, "another installation is on it; destroy that first")
 	}
 	if r.Owner == "" {

@@ -33,6 +33,18 @@ import (
 // CacheDir is where releases are unpacked on the installer's machine.
 const CacheDir = "/var/lib/dcos-install/bundles"
 
+// Cache is where releases are unpacked by a user: CacheDir is root's.
+func Cache(uid int, getenv func(string) string) string {
+	cache := getenv("XDG_CACHE_HOME")
+	if home := getenv("HOME"); cache == "" && home != "" {
+		cache = filepath.Join(home, ".cache")
+	}
+	if uid == 0 || !filepath.IsAbs(cache) {
+		return CacheDir
+	}
+	return filepath.Join(cache, "dcos", "bundles")
+}
+
 const (
 	// ManifestName is the file beside a release's own that names them all.
 	ManifestName = "manifest.json"

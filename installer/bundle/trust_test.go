@@ -199,3 +199,20 @@ func TestKeysAreMinisigns(t *testing.T) {
 		t.Errorf("the signature beside is not one of the file: %v", err)
 	}
 }
+
+func TestCache(t *testing.T) {
+	for _, test := range []struct {
+		uid  int
+		env  map[string]string
+		want string
+	}{
+		{0, map[string]string{"HOME": "/root"}, bundle.CacheDir},
+		{1000, map[string]string{"HOME": "/home/a"}, "/home/a/.cache/dcos/bundles"},
+		{1000, map[string]string{"HOME": "/home/a", "XDG_CACHE_HOME": "/big"}, "/big/dcos/bundles"},
+		{1000, nil, bundle.CacheDir},
+	} {
+		if got := bundle.Cache(test.uid, environment(test.env)); got != test.want {
+			t.Errorf("%d %v: %s, want %s", test.uid, test.env, got, test.want)
+		}
+	}
+}

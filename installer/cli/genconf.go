@@ -210,7 +210,7 @@ func reachable(ctx context.Context, l net.Listener, master netip.Addr) (string, 
 // installFlags are those of genconf install, which dcos_install.sh runs.
 type installFlags struct {
 	from, pin, role, file, address, name string
-	only, disabled, purge                bool
+	only, disabled                       bool
 }
 
 func (r *run) genconfInstall() *cobra.Command {
@@ -352,8 +352,7 @@ func NotRootHere() error {
 }
 
 func (r *run) genconfUninstall() *cobra.Command {
-	var f installFlags
-	c := &cobra.Command{
+	return &cobra.Command{
 		Use:   "uninstall",
 		Short: "Remove what dcos_install.sh installed on this machine",
 		Args:  cobra.NoArgs,
@@ -376,16 +375,10 @@ func (r *run) genconfUninstall() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := rolepackage.Uninstall(r.tell(ctx), here, f.purge); err != nil {
+			if err := rolepackage.Uninstall(r.tell(ctx), here); err != nil {
 				return err
 			}
-			text := "This machine is as it was before. Its data are still in /var/lib/dcos; --purge removes them, too."
-			if f.purge {
-				text = "This machine is as it was before, and its data are gone."
-			}
-			return r.show(view.Message{What: "uninstalled", Text: text, Fields: map[string]string{"host": name}})
+			return r.show(view.Message{What: "uninstalled", Text: "This machine is as it was before.", Fields: map[string]string{"host": name}})
 		},
 	}
-	c.Flags().BoolVar(&f.purge, "purge", false, "remove the data of the host, too: tasks' files, and on a master the state of the cluster")
-	return c
 }

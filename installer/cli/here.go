@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"dcos.example/dcos/installer/bootstrap"
 	"dcos.example/dcos/installer/bundle"
 	"dcos.example/dcos/installer/cli/view"
 	"dcos.example/dcos/installer/host"
@@ -100,5 +101,5 @@ func recorded(ctx context.Context, h host.Files, clusterID string) (bool, error)
 	if err := json.Unmarshal(f.Data, &r); err != nil {
 		return false, fault.New("read the record of the last installation", fault.Internal, err)
 	}
-	return r.Owner == rolepackage.Owner(clusterID), nil
+	return r.Owner == bootstrap.OwnerOf(clusterID), nil
 }

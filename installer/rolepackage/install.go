@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/pulumi/pulumi/sdk/v3/go/common/resource"
 	"github.com/pulumi/pulumi/sdk/v3/go/common/resource/plugin"
@@ -19,7 +18,6 @@ import (
 	"dcos.example/dcos/installer/program"
 	"dcos.example/dcos/providers"
 	"dcos.example/dcos/providers/onprem"
-	"dcos.example/dcos/runtime/config"
 	"dcos.example/dcos/runtime/fault"
 )
 
@@ -85,15 +83,11 @@ func (i Installation) Run(ctx context.Context) error {
 	}
 	p := bootstrap.New(bootstrap.Options{Cache: i.Cache, Trust: t, Open: i.open})
 	key := engine.Key{Type: program.TypeNode, Name: i.Package.Host.Name}
-	_, err = p.Create(providers.WithToken(ctx, Owner(i.Package.Secrets.ClusterID)), plugin.CreateRequest{
+	_, err = p.Create(providers.WithToken(ctx, bootstrap.OwnerOf(i.Package.Secrets.ClusterID)), plugin.CreateRequest{
 		URN: key.URN(i.Package.Cluster.Cluster.Name), Type: key.Type, Name: key.Name, Properties: in,
 	})
 	return err
 }
-
-// Owner is the token in the record of a host that was installed by a script:
-// the id of its cluster. By it the installer of that cluster may take it over.
-func Owner(clusterID string) string { return strings.ReplaceAll(clusterID, "-", "") }
 
 // node returns the inputs of this host's Node, which are what they would be if
 // the installer had looked at the machine over SSH.
@@ -134,10 +128,9 @@ func (i Installation) look(ctx context.Context) (resource.PropertyMap, error) {
 	return res.Properties, err
 }
 
-// Uninstall stops what was installed and puts back what was there. With purge
-// the host's data go, too: tasks' files, and on masters the state of the
-// cluster.
-func Uninstall(ctx context.Context, here host.Host, purge bool) error {
+// Uninstall stops and removes what was installed, with the host's data, puts
+// back what was there, and removes this program.
+func Uninstall(ctx context.Context, here host.Host) error {
 	p := bootstrap.New(bootstrap.Options{Open: func(context.Context, host.Ref) (host.Host, error) { return here, nil }})
 	key := engine.Key{Type: program.TypeNode, Name: "here"}
 	_, err := p.Delete(ctx, plugin.DeleteRequest{URN: key.URN("here"), Type: key.Type, Name: key.Name, ID: "here", Inputs: resource.PropertyMap{
@@ -147,30 +140,8 @@ func Uninstall(ctx context.Context, here host.Host, purge bool) error {
 	if err != nil {
 		return err
 	}
-	if purge {
-		if err := removeData(); err != nil {
-			return err
-		}
-	}
-	return removeSelf()
-}
-
-// removeSelf removes this program, which runs on, and its directory.
-func removeSelf() error {
-	if err := os.RemoveAll(Home); err != nil {
+	if err := os.RemoveAll(Home); err != nil { // this program runs on
 		return fault.New("remove "+Home, fault.Denied, err)
-	}
-	return nil
-}
-
-// removeData removes what the daemons keep.
-func removeData() error {
-	var errs []error
-	for _, dir := range []string{config.VarDir, config.LogDir, config.EtcDir, config.RunDir, config.ReleaseDir} {
-		errs = append(errs, os.RemoveAll(dir))
-	}
-	if err := errors.Join(errs...); err != nil {
-		return fault.New("remove the host's data", fault.Denied, err)
 	}
 	return nil
 }

@@ -68,7 +68,7 @@ func (r reach) providers(o cli.ProviderOptions) (providers.Set, error) {
 	if o.Open == nil {
 		o.Open = r.open
 	}
-	set := providers.Set{"dcos": bootstrap.New(bootstrap.Options{Trust: o.Trust, Open: o.Open})}
+	set := providers.Set{"dcos": bootstrap.New(bootstrap.Options{Trust: o.Trust, Cache: bundle.Cache(os.Getuid(), os.Getenv), Open: o.Open})}
 	if o.Kind == "onprem" {
 		set["onprem"] = onprem.New(r.ask)
 		return set, nil
