@@ -36,7 +36,7 @@ echo "hostname $(cat /proc/sys/kernel/hostname)"
 r=/etc/resolv.conf
 if [ -r /run/systemd/resolve/resolv.conf ] && [ -r $r ]; then
   while read -r k v _; do case "$k $v" in "nameserver 127.0.0.53"|"nameserver 127.0.0.54") stub=yes;; esac; done < $r
-  [ "$stub" = yes ] && { echo "resolver resolved"; r=/run/systemd/resolve/resolv.conf; resolvectl dns 2>/dev/null; }
+  [ "$stub" = yes ] && { echo "resolver resolved"; r=/run/systemd/resolve/resolv.conf; timeout 3 resolvectl dns 2>/dev/null; }
 fi
 if [ -r $r ]; then
   while read -r k v w || [ -n "$k" ]; do
