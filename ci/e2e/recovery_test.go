@@ -104,6 +104,7 @@ func TestRecovery(t *testing.T) {
 		if c.install(t, "output", "-raw", "ca_certificate") != ca || c.install(t, "output", "-raw", "cluster_id") != id {
 			t.Error("the cluster has another id or CA than before")
 		}
+		c.voters(t)
 		after := c.await(t, "/kept")
 		if slices.Equal(ids(before), ids(after)) {
 			t.Error("tasks of hosts that are gone are said to run")
@@ -182,21 +183,9 @@ func (c *cluster) testAdopt(t *testing.T) {
 	c.install(t, "-chdir", dir, "apply", "-auto-approve", "-var-file", "cluster.vars.json")
 }
 
-// testMajorityLost: two of three masters are gone for good.
-func (c *cluster) testMajorityLost(t *testing.T, before app) {
-	if _, err := c.try("dcos-install", "recover", "-auto-approve"); err == nil || !strings.Contains(err.Error(), "nothing to recover") {
-		t.Errorf("recover of a cluster that is well: %v", err)
-	}
-	for _, m := range []string{"master-1", "master-2"} {
-		c.install(t, "host", "stop", "-now", m)
-	}
-	c.install(t, "recover", "-auto-approve")
-	c.masters = []string{c.address(t, "master-3")}
-	same(t, before, c.await(t, "/kept"))
-	must(t, c.call("POST", marathon+"/apps", sleeper("/alone", "sleep 100000", nil), nil))
-	c.await(t, "/alone")
-	c.install(t, "apply", "-auto-approve") // the others come back, empty
-	c.login(t)
+// voters waits until all masters take their full part.
+func (c *cluster) voters(t *testing.T) {
+	t.Helper()
 	eventually(t, "three masters vote", func() error {
 		var m struct {
 			Members []struct {
@@ -214,6 +203,24 @@ func (c *cluster) testMajorityLost(t *testing.T, before app) {
 		}
 		return nil
 	})
+}
+
+// testMajorityLost: two of three masters are gone for good.
+func (c *cluster) testMajorityLost(t *testing.T, before app) {
+	if _, err := c.try("dcos-install", "recover", "-auto-approve"); err == nil || !strings.Contains(err.Error(), "nothing to recover") {
+		t.Errorf("recover of a cluster that is well: %v", err)
+	}
+	for _, m := range []string{"master-1", "master-2"} {
+		c.install(t, "host", "stop", "-now", m)
+	}
+	c.install(t, "recover", "-auto-approve")
+	c.masters = []string{c.address(t, "master-3")}
+	same(t, before, c.await(t, "/kept"))
+	must(t, c.call("POST", marathon+"/apps", sleeper("/alone", "sleep 100000", nil), nil))
+	c.await(t, "/alone")
+	c.install(t, "apply", "-auto-approve") // the others come back, empty
+	c.login(t)
+	c.voters(t)
 	same(t, before, c.await(t, "/kept"))
 }
 
