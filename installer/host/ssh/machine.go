@@ -340,7 +340,7 @@ func changeScript(changes []host.Change, relabel string) (script string, data []
 	units := false
 	b.WriteString("set -eu; umask 077\n")
 	var copies strings.Builder
-	for _, c := range changes {
+	for i, c := range changes {
 		dir := path.Dir(c.Path)
 		units = units || strings.HasPrefix(c.Path, config.UnitDir+"/")
 		if c.File == nil {
@@ -350,7 +350,8 @@ func changeScript(changes []host.Change, relabel string) (script string, data []
 		if !slices.Contains(dirs, dir) {
 			dirs = append(dirs, dir)
 		}
-		f, tmp := *c.File, path.Join(dir, "."+path.Base(c.Path)+".dcos-new")
+		// Numbered: a path may be written twice, such as a record before and after.
+		f, tmp := *c.File, path.Join(dir, fmt.Sprintf(".%s.dcos-new%d", path.Base(c.Path), i))
 		if f.Link != "" {
 			// ln makes the link beside its place first, too, but not its name.
 			fmt.Fprintf(&places, "ln -sfn -- %s %s; mv -fT -- %s %s\n", quote(f.Link), quote(tmp), quote(tmp), quote(c.Path))
