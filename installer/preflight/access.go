@@ -65,9 +65,9 @@ func accessChecks() []Check {
 func judgeReach(h *Host, _ *Input) verdict {
 	switch {
 	case h.Unreached != nil:
-		v := fail("%s", cut(strings.ReplaceAll(strings.TrimSpace(h.Unreached.Error()), "\n", "; "), 600))
+		v := fail("%s", cut(strings.TrimPrefix(strings.TrimSpace(h.Unreached.Error()), "reach host "+h.Name+": "), 1000))
 		if fault.Is(h.Unreached, fault.Denied) {
-			v = v.over("a login that is let in").do("check user, key and password for %s in the file, and the host key in known_hosts; try it by hand with ssh", h.Name)
+			v = v.over("a login that is let in, as root or with sudo").do("do what it says, or correct user, key file and passwords in the file; then ssh USER@%s must work by hand, too", h.Addr)
 		}
 		return v
 	case h.Facts == nil:

@@ -207,7 +207,9 @@ func Judge(in Input) []Result {
 				switch {
 				case !c.applies(h):
 				case c.ID == idReach || c.host != nil && h.reached():
-					add(c, h.Name, "", c.host(h, &in))
+					if v := c.host(h, &in); v.state != "" {
+						add(c, h.Name, "", v)
+					}
 				case c.pair != nil && h.Probe != nil:
 					for j := range h.Probe.Links {
 						l := &h.Probe.Links[j]

@@ -31,10 +31,11 @@ const (
 	answerTime = 10 * time.Second
 	// bringTime is how long it may take to bring dcos-probe to it.
 	bringTime = 20 * time.Second
-	// meetTime and probeTime bound the measuring; eachHost is added for every
+	// meetTime and probeTime bound the measuring, which takes less than a second
+	// where hosts are near and reach each other; eachHost is added for every
 	// host, as they do not all begin at once.
-	meetTime  = 800 * time.Millisecond
-	probeTime = 2 * time.Second
+	meetTime  = time.Second
+	probeTime = 8 * time.Second
 	eachHost  = 10 * time.Millisecond
 
 	masterRounds = 100
@@ -122,7 +123,7 @@ func (c *collection) ask(ctx context.Context, i int) {
 
 // because says that the time was up, if that is why.
 func because(ctx context.Context, h *Host, err error) error {
-	if errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
+	if ctx.Err() != nil && (errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) || errors.Is(err, context.Cause(ctx))) {
 		return fault.New("reach host "+h.Name, fault.Unavailable, context.Cause(ctx))
 	}
 	return err

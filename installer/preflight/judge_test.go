@@ -141,7 +141,7 @@ var failing = []struct {
 	}), "a1", []string{"no route to host", "address, port, user and key"}},
 	{"reach", on("a1", func(h *preflight.Host) {
 		h.Facts, h.Unreached = nil, fault.Newf("log in to 10.0.0.14:22", fault.Denied, "the key is not accepted")
-	}), "a1", []string{"the key is not accepted", "let in", "known_hosts"}},
+	}), "a1", []string{"the key is not accepted", "let in", "ssh USER@10.0.0.14"}},
 	{"reach", on("a1", func(h *preflight.Host) { h.Facts, h.Noise = nil, "This account is not available." }), "a1", []string{"This account is not available", "chsh"}},
 	{"sudo", set("uid", "1000"), "m1", []string{"uid 1000", "sudoers"}},
 	{"shell-noise", on("m1", func(h *preflight.Host) { h.Noise = "Welcome to m1!" }), "m1", []string{"Welcome to m1!", "bashrc"}},
@@ -188,7 +188,7 @@ var failing = []struct {
 	{"kernel-seccomp", setAgent("seccomp"), "a1", []string{"CONFIG_SECCOMP_FILTER"}},
 	{"user-namespaces", change("a1", "sysctl", "max_user_namespaces 31667", "max_user_namespaces 0"), "a1", []string{"user.max_user_namespaces is 0"}},
 	{"disk-release", all(change("m1", "disk", "/opt/dcos /opt 9000000 4096 2400000 2600000 65025 /", "/opt/dcos /opt 1000 4096 2400000 2600000 7 /opt")), "m1", []string{"3 MiB free on /opt", "187 MiB"}},
-	{"disk-state", change("m1", "disk", " 9000000 4096", " 300000 4096"), "m1", []string{"1171 MiB free on /", "2555 MiB for /opt/dcos, /var/lib/dcos, /var/log/dcos, /tmp together", "free at least 1383 MiB on / of m1"}},
+	{"disk-state", change("m1", "disk", " 9000000 4096", " 300000 4096"), "m1", []string{"1171 MiB free on /", "2555 MiB for /var/lib/dcos, /opt/dcos, /var/log/dcos, /tmp together", "free at least 1383 MiB on / of m1"}},
 	{"disk-log", change("m1", "disk", "/var/log/dcos /var/log 9000000 4096 2400000 2600000 65025 /", "/var/log/dcos /var/log 100 4096 2400000 2600000 8 /var/log"), "m1", []string{"0 MiB free on /var/log", "256 MiB"}},
 	{"disk-tmp", change("m1", "disk", "/tmp /tmp 9000000 4096 2400000 2600000 65025 /", "/tmp /tmp 100 4096 2400000 2600000 9 /tmp"), "m1", []string{"0 MiB free on /tmp", "64 MiB"}},
 	{"inodes", change("m1", "disk", " 2400000 2600000", " 12 2600000"), "m1", []string{"12 of 2600000 on /", "20000"}},
@@ -429,6 +429,17 @@ func TestHostsThatAreNotThere(t *testing.T) {
 	}
 	if n := byHost["m3"]; n[preflight.Passed] < 40 || n[preflight.Failed] > 0 {
 		t.Errorf("m3: %v", n)
+	}
+}
+
+// Where packets get lost, that is told and nothing that may follow from it.
+func TestLossIsToldOnce(t *testing.T) {
+	in := cluster(t, "debian-12")
+	link("m1", "m2", func(l *probe.Link) { l.Lost, l.Stalled, l.MTU, l.Ports[443] = 10, true, 0, "no answer" })(in)
+	for _, r := range preflight.Judge(*in) {
+		if r.State == preflight.Failed && r.Check != "packet-loss" {
+			t.Errorf("%+v", r)
+		}
 	}
 }
 

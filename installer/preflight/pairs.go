@@ -133,6 +133,9 @@ func judgeMeshTCP(p pair, _ *Input) verdict {
 		why[got] = append(why[got], portName(port))
 		shut = append(shut, fmt.Sprint(port))
 	}
+	if len(shut) > 0 && len(open) > 0 && lossy(p.link) {
+		return unknown("packets get lost, and port %s did not answer for that or another reason", strings.Join(shut, ", "))
+	}
 	if len(shut) == 0 {
 		if len(open) == 0 {
 			return unknown("other programs are on these ports of %s", p.to.Name)
@@ -171,6 +174,8 @@ func judgePathMTU(p pair, _ *Input) verdict {
 		want = min(p.from.Probe.Interface.MTU, p.to.Probe.Interface.MTU)
 	}
 	switch {
+	case l.Stalled && lossy(l):
+		return unknown("packets get lost whatever their size")
 	case l.Stalled && l.MTU == 0:
 		return fail("32 KiB did not get through in any size of packets").over("packets of %d", want)
 	case l.Stalled:
@@ -190,12 +195,14 @@ func (h *Host) device() string {
 	return "IFACE"
 }
 
+func lossy(l *probe.Link) bool { return l.Lost*100 > l.Sent*mostLost }
+
 func judgeLoss(p pair, _ *Input) verdict {
 	l := p.link
 	switch {
 	case l.Sent == 0 || l.Lost == l.Sent:
 		return verdict{} // mesh-udp says it
-	case l.Lost*100 > l.Sent*mostLost:
+	case lossy(l):
 		return fail("%d of %d lost", l.Lost, l.Sent)
 	default:
 		return pass("%d of %d lost", l.Lost, l.Sent)

@@ -30,27 +30,22 @@ const (
 	tmpDir = "/tmp"
 )
 
-// places are what goes where. What shares a file system must fit there
-// together.
-func places(h *Host, in *Input) []struct {
-	path, what string
-	need       int64
-} {
-	state := int64(agentState)
+// place is where something of ours goes, and how many bytes it needs there.
+type place struct {
+	path string
+	need int64
+}
+
+// places are all of them. What shares a file system must fit there together.
+func places(h *Host, in *Input) []place {
+	release, state := in.Release.Bytes+in.Release.Bytes/4, int64(agentState)
 	if isMaster(h) {
 		state = masterState
 	}
-	release := in.Release.Bytes
-	if h.Known { // the release is there, or a good part of it
+	if h.Known { // they are there, or a good part of them
 		release, state = 0, state/4
 	}
-	return []struct {
-		path, what string
-		need       int64
-	}{
-		{optDir, "the release", release + release/4}, {config.VarDir, "state, images and sandboxes", state},
-		{config.LogDir, "logs", logRoom}, {tmpDir, "the installer's temporary files", tempRoom},
-	}
+	return []place{{config.VarDir, state}, {optDir, release}, {config.LogDir, logRoom}, {tmpDir, tempRoom}}
 }
 
 func storageChecks() []Check {
@@ -109,35 +104,32 @@ func judgeRoom(h *Host, in *Input, path string) verdict {
 	if !ok {
 		return unknown("its stat says nothing of %s", path)
 	}
-	var need, own int64
+	var need int64
 	var with []string
+	var most place
 	for _, p := range places(h, in) {
 		other, ok := h.Facts.disk(p.path)
-		if p.path == path {
-			own = p.need
-		}
 		if ok && other.device == d.device && other.mount == d.mount {
 			need += p.need
 			with = append(with, p.path)
+			if p.need > most.need {
+				most = p
+			}
 		}
 	}
-	// What shares a file system is told of once, where most is needed.
 	share := ""
 	if len(with) > 1 {
 		share = " for " + strings.Join(with, ", ") + " together"
 	}
-	most := slices.MaxFunc(places(h, in), func(a, b struct {
-		path, what string
-		need       int64
-	}) int {
-		return int(a.need>>20) - int(b.need>>20)
-	})
-	told := !slices.Contains(with, most.path) && with[0] == path || most.path == path
-	if d.free < own || told && d.free < need {
-		return fail("%s free on %s", size(d.free), d.mount).over("%s%s", size(max(own, need)), share).
-			do("free at least %s on %s of %s, or mount a larger file system at %s", size(max(own, need)-d.free), d.mount, h.Name, path)
+	switch {
+	case d.free >= need:
+		return pass("%s free on %s", size(d.free), d.mount)
+	case most.path == path:
+		return fail("%s free on %s", size(d.free), d.mount).over("%s%s", size(need), share).
+			do("free at least %s on %s of %s, or mount a larger file system at %s", size(need-d.free), d.mount, h.Name, path)
+	default:
+		return verdict{} // told of where most is needed
 	}
-	return pass("%s free on %s", size(d.free), d.mount)
 }
 
 func judgeInodes(h *Host, _ *Input) verdict {

@@ -203,7 +203,11 @@ func (g *group) write(p *Printer) {
 	p.Printf("%s %s %s  %s\n", p.paint(color, mark), p.paint(bold, who), g.Check, p.paint(dim, string(g.Severity)))
 	same := !slices.ContainsFunc(g.measured, func(m [2]string) bool { return m[1] != g.measured[0][1] })
 	if same {
-		p.paragraph("    ", "", g.measured[0][1]+"; wanted: "+named(g.Limit))
+		sep := "; wanted: "
+		if strings.Contains(g.measured[0][1], "\n") {
+			sep = "\nwanted: "
+		}
+		p.paragraph("    ", "", g.measured[0][1]+sep+named(g.Limit))
 	} else {
 		for _, m := range g.measured {
 			p.paragraph("    ", m[0]+": ", m[1])
@@ -214,18 +218,24 @@ func (g *group) write(p *Printer) {
 }
 
 // paragraph writes text, wrapped to the terminal, the lines after the first
-// indented below it.
+// indented below it. Lines that begin with a blank are to be copied as they
+// are.
 func (p *Printer) paragraph(indent, lead, text string) {
 	width := 100
 	if p.Width > 0 {
 		width = p.Width
 	}
 	under := indent + strings.Repeat(" ", ansi.StringWidth(lead))
-	for i, l := range strings.Split(wordwrap.WrapString(text, uint(max(width-len(under), 20))), "\n") {
-		if i == 0 {
-			p.Printf("%s%s%s\n", indent, lead, l)
-		} else {
-			p.Printf("%s%s\n", under, l)
+	before := indent + lead
+	for given := range strings.Lines(text) {
+		given = strings.TrimRight(given, "\n")
+		lines := []string{given}
+		if !strings.HasPrefix(given, " ") {
+			lines = strings.Split(wordwrap.WrapString(given, uint(max(width-len(under), 20))), "\n")
+		}
+		for _, l := range lines {
+			p.Printf("%s%s\n", before, l)
+			before = under
 		}
 	}
 }

@@ -19,11 +19,19 @@ import (
 )
 
 const (
-	dialTime  = 600 * time.Millisecond // one attempt to connect
-	retry     = 30 * time.Millisecond  // between attempts, while peers may still begin
-	datagrams = 50
-	udpTime   = 300 * time.Millisecond // for the last answers to come
-	bulkTime  = 500 * time.Millisecond
+	// dialTime bounds one attempt to connect. A lost packet is sent again after
+	// a second.
+	dialTime = 1200 * time.Millisecond
+	retry    = 30 * time.Millisecond // between attempts, while peers may still begin
+	// roundsTime is after how long no more round trips are measured, unless
+	// there were less than leastRounds.
+	roundsTime  = 500 * time.Millisecond
+	leastRounds = 5
+	datagrams   = 50
+	// udpTime is how long the last answers may take, bulkTime how long a bulk,
+	// both beyond the round trips they need.
+	udpTime  = 300 * time.Millisecond
+	bulkTime = 800 * time.Millisecond
 )
 
 // sizes are the packet sizes that are tried when whole packets get lost.
@@ -168,8 +176,8 @@ func (c *caller) dial(ctx context.Context, port, mss int) (net.Conn, error) {
 func (c *caller) rounds(ctx context.Context, n *line, l *Link) {
 	var all []time.Duration
 	var b [8]byte
-	for range c.p.Rounds {
-		if ctx.Err() != nil {
+	for begun := time.Now(); len(all) < c.p.Rounds && ctx.Err() == nil; {
+		if len(all) >= leastRounds && time.Since(begun) > roundsTime {
 			break
 		}
 		n.SetDeadline(deadline(ctx, idle))
@@ -220,7 +228,7 @@ func (c *caller) datagrams(ctx context.Context, l *Link) {
 		l.Sent++
 		time.Sleep(time.Millisecond)
 	}
-	conn.SetReadDeadline(deadline(ctx, udpTime))
+	conn.SetReadDeadline(deadline(ctx, udpTime+l.P99))
 	wg.Wait()
 	l.Lost = l.Sent - len(back)
 	switch {
@@ -236,14 +244,14 @@ func (c *caller) datagrams(ctx context.Context, l *Link) {
 // packets sends enough for whole packets to be used, and looks at what the
 // kernel learnt. If they get lost without a word, smaller ones are tried.
 func (c *caller) packets(ctx context.Context, port int, l *Link) {
-	mtu, err := c.bulk(ctx, port, 0)
+	mtu, err := c.bulk(ctx, port, 0, l.P50)
 	if err == nil {
 		l.MTU = mtu
 		return
 	}
 	l.Stalled = true
 	for _, size := range sizes {
-		if _, err := c.bulk(ctx, port, size-40); err == nil { // less the headers of IP and TCP
+		if _, err := c.bulk(ctx, port, size-40, l.P50); err == nil { // less the headers of IP and TCP
 			l.MTU = size
 			return
 		}
@@ -253,7 +261,7 @@ func (c *caller) packets(ctx context.Context, port int, l *Link) {
 	}
 }
 
-func (c *caller) bulk(ctx context.Context, port, mss int) (mtu int, err error) {
+func (c *caller) bulk(ctx context.Context, port, mss int, rtt time.Duration) (mtu int, err error) {
 	conn, err := c.dial(ctx, port, mss)
 	if err != nil {
 		return 0, err
@@ -263,7 +271,7 @@ func (c *caller) bulk(ctx context.Context, port, mss int) (mtu int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	conn.SetDeadline(deadline(ctx, bulkTime))
+	conn.SetDeadline(deadline(ctx, bulkTime+4*rtt))
 	b := make([]byte, 1+bulkSize)
 	b[0] = opBulk
 	if _, err := conn.Write(b); err != nil {

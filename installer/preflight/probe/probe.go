@@ -131,6 +131,7 @@ func Run(ctx context.Context, s Spec) Report {
 	ctx, cancel := context.WithTimeout(ctx, s.Wait)
 	defer cancel()
 	r := Report{Interface: interfaceOf(s.Addr), Clock: clock(), Links: make([]Link, len(s.Peers)), Resolvers: make([]Resolver, len(s.Resolvers))}
+	begun := time.Now()
 	srv := serve(ctx, s)
 	r.Bind = srv.failed
 	var wg sync.WaitGroup
@@ -154,7 +155,7 @@ func Run(ctx context.Context, s Spec) Report {
 		})
 	}
 	wg.Wait()
-	srv.wait(ctx)
+	srv.wait(ctx, begun)
 	return r
 }
 

@@ -96,9 +96,9 @@ func TestOthersAnswer(t *testing.T) {
 	at := web.Addr().(*net.TCPAddr).Port
 	p := free(t, 2)
 	rs := run(t,
-		probe.Spec{Name: "a", Addr: one, Peers: []probe.Peer{
+		probe.Spec{Name: "a", Addr: one, Meet: 300 * time.Millisecond, Peers: []probe.Peer{
 			{Name: "web", Addr: two, Ports: []int{at}}, {Name: "busy", Addr: two, Busy: []int{at, p[1]}}, {Name: "c", Addr: two, Ports: p[:1]}}},
-		probe.Spec{Name: "b", Addr: two, Listen: append(p[:1:1], at), Expect: []string{"nobody"}, Wait: time.Second})
+		probe.Spec{Name: "b", Addr: two, Listen: append(p[:1:1], at), Expect: []string{"nobody"}, Wait: 2 * time.Second})
 	for i, want := range []map[int]string{{at: "something else answers there"}, {at: probe.Open, p[1]: "connection refused"}, {p[0]: "host b answers there"}} {
 		for port, text := range want {
 			if got := rs[0].Links[i].Ports[port]; got != text {

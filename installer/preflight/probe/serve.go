@@ -35,7 +35,7 @@ type server struct {
 	close  []io.Closer
 
 	mu      sync.Mutex
-	waiting map[string]bool // who has not said that it is done
+	waiting map[string]bool // who has not said that it is done; true: it has called
 	done    chan struct{}   // closed when nobody is waited for
 	conns   map[net.Conn]bool
 	wg      sync.WaitGroup
@@ -44,7 +44,7 @@ type server struct {
 func serve(ctx context.Context, s Spec) *server {
 	v := &server{s: s, failed: map[int]string{}, waiting: map[string]bool{}, done: make(chan struct{}), conns: map[net.Conn]bool{}}
 	for _, n := range s.Expect {
-		v.waiting[n] = true
+		v.waiting[n] = false
 	}
 	if len(v.waiting) == 0 {
 		close(v.done)
@@ -72,10 +72,26 @@ func serve(ctx context.Context, s Spec) *server {
 }
 
 // wait returns when every peer is done or the time is up, and ends the server.
-func (v *server) wait(ctx context.Context) {
-	select {
-	case <-v.done:
-	case <-ctx.Done():
+// Who has not called when it should have met this host will not come.
+func (v *server) wait(ctx context.Context, begun time.Time) {
+	late := time.NewTimer(time.Until(begun.Add(v.s.Meet + 2*dialTime)))
+	defer late.Stop()
+	for waiting := true; waiting; {
+		select {
+		case <-v.done:
+			waiting = false
+		case <-ctx.Done():
+			waiting = false
+		case <-late.C:
+			v.mu.Lock()
+			for n, called := range v.waiting {
+				if !called {
+					delete(v.waiting, n)
+				}
+			}
+			waiting = len(v.waiting) > 0
+			v.mu.Unlock()
+		}
 	}
 	for _, c := range v.close {
 		c.Close()
@@ -118,6 +134,11 @@ func (v *server) answer(c net.Conn) {
 	if !ok {
 		return
 	}
+	v.mu.Lock()
+	if _, expected := v.waiting[who]; expected {
+		v.waiting[who] = true
+	}
+	v.mu.Unlock()
 	if _, err := io.WriteString(c, greeting+v.s.Nonce+" "+v.s.Name+"\n"); err != nil {
 		return
 	}
@@ -151,7 +172,7 @@ func (v *server) answer(c net.Conn) {
 func (v *server) finished(who string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.waiting[who] {
+	if _, expected := v.waiting[who]; expected {
 		delete(v.waiting, who)
 		if len(v.waiting) == 0 {
 			close(v.done)
