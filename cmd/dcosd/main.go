@@ -21,6 +21,8 @@ import (
 
 const usage = `usage: dcosd master|agent [flags]
        dcosd members list|leave|remove|recover
+       dcosd status   whether this host is part of its cluster
+       dcosd clean    ends what the daemons left, before they are removed
        dcosd version
 `
 
@@ -49,6 +51,10 @@ func run(ctx context.Context, args []string) error {
 			return role(ctx, args, config.AgentFile, config.DefaultAgent(), runAgent)
 		case "members":
 			return members(ctx, args[1:], os.Stdout)
+		case "status":
+			return hostStatus(ctx)
+		case "clean":
+			return clean()
 		case "version", "-version", "--version":
 			fmt.Println(config.Version)
 			return nil

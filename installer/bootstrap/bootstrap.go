@@ -46,6 +46,9 @@ type Options struct {
 	// Abandon says that a host which cannot be reached may be given up when it is
 	// to be removed; nil: none may.
 	Abandon func(name string) bool
+	// Destroy says that the whole cluster goes: then masters need not leave each
+	// other.
+	Destroy bool
 	// Dial reaches addresses of the cluster; nil means the network.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 	// Poll is how often something is looked at that is waited for; 0 means

@@ -19,8 +19,9 @@ import (
 // more than their own limit (TimeoutStopSec), at which they are killed.
 const stopTime = 40 * time.Second
 
-// leaveTime is how long the other masters may take to let one go.
-const leaveTime = 30 * time.Second
+// leaveTime is how long the other masters may take to let one go. It is more
+// than they take by themselves.
+const leaveTime = 70 * time.Second
 
 // uninstall leaves the host as it was found. A local host is simply taken out
 // of use, as its disk goes with it: one that is gone needs nothing, and one
@@ -100,7 +101,7 @@ type removal struct {
 
 func (u *removal) steps() []step {
 	return []step{
-		{name: "leave the masters", skip: u.n.role != roleMaster || u.r.Digest == "", do: u.leave},
+		{name: "leave the masters", skip: u.n.role != roleMaster || u.r.Digest == "" || u.p.o.Destroy, do: u.leave},
 		{name: "stop units", do: u.stop},
 		{name: "end what the daemons left", skip: !u.whole || u.r.Digest == "", do: u.clean},
 		{name: "restore files", do: u.restore},
@@ -110,24 +111,32 @@ func (u *removal) steps() []step {
 	}
 }
 
-// leave takes a master out of the masters' list while it can still say so. A
-// release that does not know how is not asked twice, and the last master has
-// nobody to leave.
+// leave takes a master out of the masters' list while it can still say so. The
+// others may refuse to lose it.
 func (u *removal) leave(ctx context.Context) error {
+	const step = "leave the masters"
 	bounded, cancel := context.WithTimeoutCause(ctx, leaveTime, errors.New("the other masters do not answer"))
 	defer cancel()
 	out, err := u.h.Run(bounded, config.CurrentLink+"/bin/dcosd", "members", "leave")
 	switch {
 	case err != nil && bounded.Err() != nil && ctx.Err() == nil:
-		providers.Note(ctx, "leave the masters", context.Cause(bounded).Error())
-		return nil
+		err = context.Cause(bounded)
 	case err != nil:
 		return err
-	case out.Code != 0:
-		// Whether the others can do without it was decided when this was planned.
-		providers.Note(ctx, "leave the masters", "it could not: "+strings.TrimSpace(out.Stderr))
+	case out.Code == 0:
+		return nil
+	case out.Code != statusNot:
+		providers.Note(ctx, step, "its release does not know how; the others are told by their configuration")
+		return nil
+	default:
+		err = errors.New(strings.TrimSpace(out.Stderr))
 	}
-	return nil
+	name := u.n.ref.Name
+	if u.p.o.Abandon != nil && u.p.o.Abandon(name) {
+		providers.Note(ctx, step, "it could not, and is taken away all the same: "+err.Error())
+		return nil
+	}
+	return fault.Newf("ask the other masters", fault.Conflict, "%w\nTo take %s away all the same, run the same command with -abandon %s.", err, name, name)
 }
 
 func (u *removal) stop(ctx context.Context) error {

@@ -314,7 +314,8 @@ func (r *run) destroy(ctx context.Context, args []string, approved bool) error {
 }
 
 func (r *run) historyCommand() *cobra.Command {
-	return r.withCluster(&cobra.Command{
+	verbose := false
+	c := &cobra.Command{
 		Use:   "history [FILE]",
 		Short: "List what was done to the cluster",
 		Args:  cobra.MaximumNArgs(1),
@@ -323,7 +324,7 @@ func (r *run) historyCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			doc := view.History{Runs: []view.Run{}}
+			doc := view.History{Runs: []view.Run{}, Verbose: verbose}
 			if dir != "" {
 				s, err := r.openExisting(args, "history")
 				if err != nil {
@@ -339,10 +340,17 @@ func (r *run) historyCommand() *cobra.Command {
 			}
 			return r.show(doc)
 		},
-	})
+	}
+	c.Flags().BoolVarP(&verbose, "verbose", "v", false, "also where hosts were when an operation was interrupted")
+	return r.withCluster(c)
 }
 
 func runOf(rec stack.Record) view.Run {
-	return view.Run{ID: rec.ID, Operation: rec.Kind, User: rec.User, Host: rec.Host, Start: rec.Start, End: rec.End,
+	run := view.Run{ID: rec.ID, Operation: rec.Kind, User: rec.User, Host: rec.Host, Start: rec.Start, End: rec.End,
 		Result: string(rec.Result), Counts: rec.Counts, Serial: rec.Serial}
 }
+	for _, u := range rec.Open {
+		k := engine.KeyOf(u.URN)
+		run.Unfinished = append(run.Unfinished, view.PendingStatus{Type: string(k.Type), Name: k.Name, Op: string(u.Op), Error: u.Error, Step: u.Step, StepDone: u.Ended})
+	}
+	return run

@@ -84,7 +84,11 @@ type ProviderOptions struct {
 	Dir      string       // the provider block's dir; empty: the provider's default
 	Bundle   string       // path of the release bundle; empty: nothing will be made
 	Trust    bundle.Trust // whose bundles are taken
-	Open     host.Opener  // how hosts are reached; nil: as the program does anyway
+	// Abandon names hosts that may be given up when they cannot be reached;
+	// Destroy says that the whole cluster goes.
+	Abandon []string
+	Destroy bool
+	Open    host.Opener // how hosts are reached; nil: as the program does anyway
 }
 
 // run is the state of one command: shared flags and the view.
@@ -101,6 +105,7 @@ type run struct {
 	state    string
 	cluster  string
 	parallel int
+	abandon  []string
 	dir      string // working directory
 	chdir    string // as given
 
@@ -309,6 +314,7 @@ func (r *run) withRelease(c *cobra.Command) *cobra.Command {
 }
 
 func (r *run) withParallel(c *cobra.Command) *cobra.Command {
+	c.Flags().StringSliceVar(&r.abandon, "abandon", nil, "`hosts` that are given up if they are to be removed and cannot be reached; all means all")
 	c.Flags().IntVar(&r.parallel, "parallel", 0, "how many hosts to work on at once (default 10, or parallel of the provider block)")
 	return c
 }

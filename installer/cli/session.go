@@ -120,7 +120,7 @@ func (r *run) open(cluster, dir string, m meta, bundle, command string) (*sessio
 	if m.Trust, err = r.remember(old); err != nil {
 		return nil, err
 	}
-	made := ProviderOptions{Kind: m.Provider, StateDir: st.Dir(), Dir: m.Dir, Bundle: bundle, Trust: trust}
+	made := ProviderOptions{Kind: m.Provider, StateDir: st.Dir(), Dir: m.Dir, Bundle: bundle, Trust: trust, Abandon: r.abandon, Destroy: command == "destroy"}
 	set, err := r.app.Providers(made)
 	if err != nil {
 		return nil, err

@@ -72,7 +72,7 @@ func (s *session) status(ctx context.Context, look bool) (view.Status, error) {
 	}
 	for _, p := range st.Pending() {
 		k := engine.KeyOf(p.URN)
-		doc.Pending = append(doc.Pending, view.PendingStatus{Type: string(k.Type), Name: k.Name, Op: string(p.Op), Error: p.Error})
+		doc.Pending = append(doc.Pending, view.PendingStatus{Type: string(k.Type), Name: k.Name, Op: string(p.Op), Error: p.Error, Step: p.Step, StepDone: p.StepEnded})
 	}
 	complete := false
 	for _, res := range st.Resources() {

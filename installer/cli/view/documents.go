@@ -208,6 +208,24 @@ type PendingStatus struct {
 	Op    string `json:"op"`
 	Error string `json:"error,omitempty"`
 }
+	// Step is the last that is known of; StepDone says that it was ended.
+	Step     string `json:"step,omitempty"`
+	StepDone bool   `json:"stepDone,omitempty"`
+}
+
+// text says what did not finish, and where it was.
+func (x PendingStatus) text() string {
+	line := fmt.Sprintf("%s of %s did not finish", x.Op, keyText(x.Type, x.Name))
+	switch {
+	case x.Step != "" && x.StepDone:
+		line += ", after step " + x.Step
+	case x.Step != "":
+		line += ", in step " + x.Step
+	}
+	if x.Error != "" {
+		line += ": " + x.Error
+	}
+	return line
 
 func (Status) Kind() string { return "status" }
 
@@ -225,11 +243,7 @@ func (d Status) WriteText(p *Printer) {
 		p.table("", rows)
 	}
 	for _, x := range d.Pending {
-		line := fmt.Sprintf("%s of %s did not finish", x.Op, keyText(x.Type, x.Name))
-		if x.Error != "" {
-			line += ": " + x.Error
-		}
-		p.Printf("\n%s %s\n", p.paint(yellow, "!"), line)
+		p.Printf("\n%s %s\n", p.paint(yellow, "!"), x.text())
 	}
 	if len(d.Drift) > 0 {
 		p.Printf("\n")
@@ -266,11 +280,15 @@ type Run struct {
 
 // History is the answer of history, oldest first.
 type History struct {
+	// Unfinished are the changes that it began and did not end.
+	Unfinished []PendingStatus `json:"unfinished,omitempty"`
 	Runs []Run `json:"runs"`
 }
 
 func (History) Kind() string { return "history" }
 
+	// Verbose shows people what did not finish, too.
+	Verbose bool `json:"-"`
 func (d History) WriteText(p *Printer) {
 	if len(d.Runs) == 0 {
 		p.Printf("Nothing was done yet.\n")
@@ -295,6 +313,17 @@ func (d History) WriteText(p *Printer) {
 
 // Message is a plain answer: a version, a file that was written.
 type Message struct {
+	if !d.Verbose {
+		return
+	}
+	for _, r := range slices.Backward(d.Runs) {
+		if len(r.Unfinished) > 0 {
+			p.Printf("\n%s of %s left unfinished:\n", r.Operation, r.Start.Local().Format(time.DateTime))
+		}
+		for _, x := range r.Unfinished {
+			p.Printf("  %s\n", x.text())
+		}
+	}
 	What   string            `json:"-"`
 	Text   string            `json:"text"`
 	Fields map[string]string `json:"fields,omitempty"`

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"syscall"
 
 	"golang.org/x/term"
@@ -68,7 +69,9 @@ func (r reach) providers(o cli.ProviderOptions) (providers.Set, error) {
 	if o.Open == nil {
 		o.Open = r.open
 	}
-	set := providers.Set{"dcos": bootstrap.New(bootstrap.Options{Trust: o.Trust, Cache: bundle.Cache(os.Getuid(), os.Getenv), Open: o.Open})}
+	set := providers.Set{"dcos": bootstrap.New(bootstrap.Options{Trust: o.Trust, Cache: bundle.Cache(os.Getuid(), os.Getenv), Open: o.Open, Destroy: o.Destroy, Abandon: func(name string) bool {
+		return slices.Contains(o.Abandon, name) || slices.Contains(o.Abandon, "all")
+	}})}
 	if o.Kind == "onprem" {
 		set["onprem"] = onprem.New(r.ask)
 		return set, nil

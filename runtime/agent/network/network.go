@@ -88,9 +88,9 @@ type portKey struct {
 // the attachments that still exist.
 func New(o Options) (*Manager, error) {
 	const op = "set up container network"
-	setDefault(&o.Table, "dcos_agent")
-	setDefault(&o.NetnsDir, "/run/netns")
-	setDefault(&o.Prefix, "dcos-")
+	setDefault(&o.Table, defaultTable)
+	setDefault(&o.NetnsDir, defaultNetnsDir)
+	setDefault(&o.Prefix, defaultPrefix)
 	setDefault(&o.CNIConf, config.EtcDir+"/cni/net.d")
 	setDefault(&o.CNIBin, config.CurrentLink+"/cni")
 	for _, dir := range []string{o.StateDir, o.NetnsDir} {
@@ -119,6 +119,13 @@ func New(o Options) (*Manager, error) {
 	}
 	return m, nil
 }
+
+// What Options leave empty.
+const (
+	defaultTable    = "dcos_agent"
+	defaultNetnsDir = "/run/netns"
+	defaultPrefix   = "dcos-"
+)
 
 func setDefault(s *string, v string) {
 	if *s == "" {
