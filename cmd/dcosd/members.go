@@ -22,11 +22,13 @@ import (
 )
 
 const membersUsage = `usage: dcosd members list [-json]
+       dcosd members view
        dcosd members leave [-force]
        dcosd members remove [-force] NAME
        dcosd members recover -force
 
 list     shows the masters and how they are
+view     shows what this master says of itself, as JSON, also while it waits
 leave    takes this master out of the ensemble, before it is taken down
 remove   takes another out, which may be dead
 recover  makes this master go on alone after the majority of masters was lost;
@@ -74,6 +76,12 @@ func members(ctx context.Context, args []string, out io.Writer) error {
 			return err
 		}
 		return printStatus(out, s, *asJSON)
+	case "view":
+		v, err := loopback().View(ctx, loopbackAddr)
+		if err != nil {
+			return err
+		}
+		return printJSON(out, v)
 	case "leave":
 		cfg, err := masterConfig()
 		if err != nil {
@@ -146,9 +154,7 @@ func status(ctx context.Context) (s membership.Status, err error) {
 
 func printStatus(out io.Writer, s membership.Status, asJSON bool) error {
 	if asJSON {
-		enc := json.NewEncoder(out)
-		enc.SetIndent("", "  ")
-		return enc.Encode(s)
+		return printJSON(out, s)
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "NAME\tADDRESS\tROLE\tHEALTHY\tENTRY\tRELEASE\t")
@@ -163,6 +169,12 @@ func printStatus(out io.Writer, s membership.Status, asJSON bool) error {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%s\t\n", m.Name, m.Addr, role, healthy, m.Index, m.Version)
 	}
 	return w.Flush()
+}
+
+func printJSON(out io.Writer, v any) error {
+	enc := json.NewEncoder(out)
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
 }
 
 // recoverAlone asks the master on this host; one that does not run finds the

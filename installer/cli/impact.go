@@ -16,7 +16,6 @@ import (
 	"dcos.example/dcos/installer/stack"
 	"dcos.example/dcos/installer/topology"
 	"dcos.example/dcos/installer/workload"
-	"dcos.example/dcos/runtime/config"
 	"dcos.example/dcos/runtime/fault"
 )
 
@@ -64,7 +63,7 @@ func changesOf(p *engine.Plan, st *stack.State, t *topology.Topology, drained bo
 			h.Role, h.Address = text(old.Inputs["role"]), text(old.Inputs["address"])
 		}
 		if typ == program.TypeNode {
-			h.at, h.quiet = step.Op, onlyMembers(step)
+			h.at, h.quiet = step.Op, view.Quiet(step)
 		} else {
 			h.host = step.Op
 		}
@@ -104,17 +103,6 @@ func (h *plannedHost) classify(drained bool) bool {
 		return false
 	}
 	return true
-}
-
-// onlyMembers reports whether nothing but the list of masters changes, which
-// hosts read while they run.
-func onlyMembers(step engine.Step) bool {
-	for _, c := range step.Changes {
-		if !strings.HasPrefix(c.Path, "files."+config.MastersFile) {
-			return false
-		}
-	}
-	return len(step.Changes) > 0
 }
 
 // report says what p does to what runs on the cluster, and how long about it

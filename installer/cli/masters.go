@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -12,40 +14,43 @@ import (
 	"dcos.example/dcos/runtime/fault"
 )
 
-// keepsMasters refuses a plan that changes which masters there are, or makes
-// one anew, once they are installed: each holds a copy of the cluster's state
-// under a name and an address that the others know.
+// keepsMasters refuses a plan that leaves none of the masters that are
+// installed: each holds a copy of the cluster's state, and one that comes gets
+// it from those that are there. The impact of a plan says whether enough of them
+// work.
 func (w *work) keepsMasters(p *engine.Plan) error {
 	s := w.session
 	st, err := s.stack.State()
 	if err != nil {
 		return err
 	}
-	var have, want []string
+	have := map[string]bool{}
 	for _, res := range st.Resources() {
 		if k := engine.KeyOf(res.URN); k.Type == program.TypeNode && text(res.Inputs["role"]) == string(topology.RoleMaster) {
-			have = append(have, k.Name)
+			have[k.Name] = true
 		}
 	}
 	if len(have) == 0 {
 		return nil
 	}
-	for _, h := range w.input.topology.Masters() {
-		want = append(want, h.Name)
-	}
-	slices.Sort(have)
-	slices.Sort(want)
-	const op = "plan the masters"
-	const anew = "To have it otherwise, destroy the cluster and apply anew; its apps are lost with it (dcos marathon app list --json shows them)."
-	if !slices.Equal(have, want) {
-		return fault.Newf(op, fault.Invalid, "the cluster has %d, the file wants %d. The masters hold the cluster's state, and their number cannot be changed while it exists.\n"+
-			"Set the count of node_group \"master\" to %d again. %s", len(have), len(want), len(have), anew)
-	}
+	var anew []string
+	replaced := map[string]bool{}
 	for _, step := range p.Steps {
-		if program.IsHost(tokens.Type(step.Type)) && step.Op == engine.OpReplace && slices.Contains(have, step.Name) {
-			return fault.Newf(op, fault.Invalid, "%s would be made anew, because its %s would change, and the cluster's state on it would be lost.\n"+
-				"Take that change of the file back. %s", step.Name, strings.Join(step.ReplaceKeys, " and "), anew)
+		if program.IsHost(tokens.Type(step.Type)) && step.Op == engine.OpReplace && have[step.Name] {
+			replaced[step.Name] = true
+			anew = append(anew, fmt.Sprintf("%s would be made anew, because its %s would change", step.Name, strings.Join(step.ReplaceKeys, " and ")))
 		}
 	}
-	return nil
+	for _, h := range w.input.topology.Masters() {
+		if have[h.Name] && !replaced[h.Name] {
+			return nil
+		}
+	}
+	why := "no master that the file names is one that the cluster has"
+	if len(anew) > 0 {
+		why = strings.Join(anew, "; ")
+	}
+	return fault.Newf("plan the masters", fault.Invalid, "%s, and the cluster's state would be lost: nobody would be left to give it to those that come.\n"+
+		"Do it in two steps, with one of the present masters in the file at least (%s); or destroy the cluster and apply anew.",
+		why, strings.Join(slices.Sorted(maps.Keys(have)), ", "))
 }

@@ -89,9 +89,9 @@ type AppEffect struct {
 
 // Quorum is what a change does to the masters.
 type Quorum struct {
-	Voters int  `json:"voters"`
+	Voters int  `json:"voters"` // without a master that leaves
 	Needed int  `json:"needed"`
-	During int  `json:"during"` // healthy voters while the master is away
+	During int  `json:"during"` // healthy voters while the master is away, or after it has left
 	Holds  bool `json:"holds"`
 	// Alone says that the only master starts anew: its API is away for a
 	// moment and nothing is lost.
@@ -247,9 +247,12 @@ func newWorld(s Snapshot, changes []Change) *world {
 	return w
 }
 
-// quorum plays a master's change. Members go and come one at a time.
+// quorum plays a master's change. Members go and come one at a time. One that
+// goes leaves the others first, and is not counted among them any more; for that
+// there must be a majority with it, if it works, or without it.
 func (w *world) quorum(c Change) *Quorum {
-	if c.Kind == Create || w.members == nil {
+	me, member := w.members[c.Host]
+	if c.Kind == Create || !member || !me.Voter {
 		return nil
 	}
 	q := &Quorum{}
@@ -262,13 +265,20 @@ func (w *world) quorum(c Change) *Quorum {
 			q.During++
 		}
 	}
-	me, member := w.members[c.Host]
-	if !member || !me.Voter {
-		return nil
-	}
 	q.Needed = q.Voters/2 + 1
-	q.Holds = q.During >= q.Needed
 	q.Alone = q.Voters == 1 && c.Kind == Update
+	if c.Kind != Remove && c.Kind != Replace {
+		q.Holds = q.During >= q.Needed
+		return q
+	}
+	with := q.During
+	if me.Healthy {
+		with++
+	}
+	q.Holds = with >= q.Needed
+	q.Voters--
+	q.Needed = q.Voters/2 + 1
+	q.Holds = q.Holds && q.During >= q.Needed
 	if c.Kind == Remove && q.Holds {
 		delete(w.members, c.Host) // it has left before the next change
 	}

@@ -137,12 +137,15 @@ func TestQuorum(t *testing.T) {
 		want    []impact.Quorum
 		refused int
 	}{
-		"one restarts":                {sick(), of(impact.Update, "m2"), []impact.Quorum{{3, 2, 2, true, false}}, 0},
-		"one restarts, one is down":   {sick("m3"), of(impact.Update, "m2"), []impact.Quorum{{3, 2, 1, false, false}}, 1},
-		"the one that is down":        {sick("m3"), of(impact.Replace, "m3"), []impact.Quorum{{3, 2, 2, true, false}}, 0},
-		"two go, one after the other": {sick(), of(impact.Remove, "m2", "m3"), []impact.Quorum{{3, 2, 2, true, false}, {2, 2, 1, false, false}}, 1},
-		"the only one restarts":       {one, of(impact.Update, "m1"), []impact.Quorum{{1, 1, 0, false, true}}, 0},
-		"the only one goes":           {one, of(impact.Remove, "m1"), []impact.Quorum{{1, 1, 0, false, false}}, 1},
+		"one restarts":                      {sick(), of(impact.Update, "m2"), []impact.Quorum{{3, 2, 2, true, false}}, 0},
+		"one restarts, one is down":         {sick("m3"), of(impact.Update, "m2"), []impact.Quorum{{3, 2, 1, false, false}}, 1},
+		"the one that is down":              {sick("m3"), of(impact.Replace, "m3"), []impact.Quorum{{2, 2, 2, true, false}}, 0},
+		"another than the one that is down": {sick("m3"), of(impact.Replace, "m2"), []impact.Quorum{{2, 2, 1, false, false}}, 1},
+		"two go, one after the other":       {sick(), of(impact.Remove, "m2", "m3"), []impact.Quorum{{2, 2, 2, true, false}, {1, 1, 1, true, false}}, 0},
+		"all go":                            {sick(), of(impact.Remove, "m1", "m2", "m3"), []impact.Quorum{{2, 2, 2, true, false}, {1, 1, 1, true, false}, {0, 1, 0, false, false}}, 1},
+		"one of two goes, which is down":    {impact.Snapshot{Members: []impact.Member{{"m1", true, true}, {"m2", true, false}}}, of(impact.Remove, "m2"), []impact.Quorum{{1, 1, 1, false, false}}, 1},
+		"the only one restarts":             {one, of(impact.Update, "m1"), []impact.Quorum{{1, 1, 0, false, true}}, 0},
+		"the only one goes":                 {one, of(impact.Remove, "m1"), []impact.Quorum{{0, 1, 0, false, false}}, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := impact.Of(tc.s, tc.changes)

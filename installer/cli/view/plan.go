@@ -9,6 +9,7 @@ import (
 
 	"dcos.example/dcos/installer/engine"
 	"dcos.example/dcos/installer/impact"
+	"dcos.example/dcos/runtime/config"
 )
 
 // Plan shows what an apply or a destroy would do.
@@ -160,15 +161,28 @@ func effectOf(s engine.Step) string {
 			return "its copy of the cluster's state is lost"
 		}
 	case "dcos:host:Node agent", "dcos:host:Node public":
-		if s.Op == engine.OpUpdate {
+		if s.Op == engine.OpUpdate && !Quiet(s) {
 			return "the agent restarts; its tasks keep running"
 		}
 	case "dcos:host:Node master":
-		if s.Op == engine.OpUpdate {
+		if s.Op == engine.OpUpdate && !Quiet(s) {
 			return "the master restarts; tasks keep running"
 		}
 	}
 	return ""
+}
+
+// Quiet reports whether a step changes only files that nothing is restarted
+// for: the list of masters, and what is not the cluster's own. Both are read
+// anew while daemons run.
+func Quiet(s engine.Step) bool {
+	for _, c := range s.Changes {
+		file, ok := fileOf(c.Path)
+		if !ok || strings.HasPrefix(file, config.UnitDir+"/") || strings.HasPrefix(file, config.EtcDir+"/") && file != config.MastersFile {
+			return false
+		}
+	}
+	return len(s.Changes) > 0
 }
 
 // changes writes the inputs that differ, one line each. What is inside "files"
