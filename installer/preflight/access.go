@@ -15,7 +15,7 @@ const installerSkew = time.Minute
 func accessChecks() []Check {
 	return []Check{
 		{ID: idReach, Title: "The host answers", Scope: ScopeHost, Severity: Error,
-			Measures: "whether the installer can log in and run a command", Limit: "a login within 10 s",
+			Measures: "whether the installer can log in and run a command", Limit: "a login within 20 s",
 			Fix: "start the host, and check its address, port, user and key in the file; an SSH server must run there", host: judgeReach},
 		{ID: "sudo", Title: "Commands run as root", Scope: ScopeHost, Severity: Error,
 			Measures: "the user that commands of the installer run as", Limit: "uid 0",

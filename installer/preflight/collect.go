@@ -28,7 +28,7 @@ import (
 const (
 	// answerTime is how long a host may take to let the installer in and to
 	// tell its facts.
-	answerTime = 10 * time.Second
+	answerTime = 20 * time.Second
 	// bringTime is how long it may take to bring dcos-probe to it.
 	bringTime = 20 * time.Second
 	// meetTime and probeTime bound the measuring, which takes less than a second
