@@ -246,8 +246,8 @@ func (w *watch) look(ctx context.Context) (lacks string, err error) {
 	}
 	var list struct {
 		Slaves []struct {
-			Hostname string `json:"hostname"`
-			Active   bool   `json:"active"`
+			Active      bool `json:"active"`
+			Deactivated bool `json:"deactivated"` // by an operator, who may be us
 		} `json:"slaves"`
 	}
 	if err := json.Unmarshal(a.body, &list); err != nil {
@@ -255,7 +255,7 @@ func (w *watch) look(ctx context.Context) (lacks string, err error) {
 	}
 	active := 0
 	for _, s := range list.Slaves {
-		if s.Active {
+		if s.Active || s.Deactivated {
 			active++
 		}
 	}

@@ -48,20 +48,20 @@ func (e Expected) Text() string {
 	basis := "this stack's own history"
 	switch {
 	case e.Own == 0:
-		basis = "measured elsewhere: this stack has no history of such steps"
+		basis = "measured with local hosts: this stack has no history of such steps"
 	case e.Own < e.Steps:
-		basis = fmt.Sprintf("%d of %d steps from this stack's own history, the others measured elsewhere", e.Own, e.Steps)
+		basis = fmt.Sprintf("%d of %d steps from this stack's own history, the others measured with local hosts", e.Own, e.Steps)
 	}
 	return fmt.Sprintf("about %s (%s)", Round(e.Duration), basis)
 }
 
-// usual are the times of a cluster of five local hosts on two cores, cached
-// bundle (make bench-install).
+// usual are the times of a cluster of five local hosts on two cores, with the
+// bundle unpacked once before.
 var usual = map[string]time.Duration{
-	"create Secrets": 300 * time.Millisecond, "create Network": 200 * time.Millisecond, "delete Network": 100 * time.Millisecond,
-	"create Host": 700 * time.Millisecond, "update Host": 700 * time.Millisecond, "replace Host": time.Second, "delete Host": 500 * time.Millisecond,
-	"create Node": 5 * time.Second, "update Node": 4 * time.Second, "replace Node": 6 * time.Second, "delete Node": 2 * time.Second,
-	"create Cluster": 2 * time.Second, "update Cluster": 2 * time.Second,
+	"create Secrets": 100 * time.Millisecond, "create Network": 100 * time.Millisecond, "delete Network": 100 * time.Millisecond,
+	"create Host": 300 * time.Millisecond, "update Host": 300 * time.Millisecond, "replace Host": 500 * time.Millisecond, "delete Host": 200 * time.Millisecond,
+	"create Node": 1300 * time.Millisecond, "update Node": time.Second, "replace Node": 1500 * time.Millisecond, "delete Node": 500 * time.Millisecond,
+	"create Cluster": 600 * time.Millisecond, "update Cluster": 400 * time.Millisecond,
 }
 
 // Expect estimates an apply of steps with up to parallel of them at once, of
