@@ -227,7 +227,7 @@ func TestSourceDoesNotHammer(t *testing.T) {
 		time.Sleep(time.Minute)
 		cancel()
 		wg.Wait()
-		if asked > 61 {
+		if asked > 65 {
 			t.Errorf("asked %d times in a minute", asked)
 		}
 	})

@@ -24,7 +24,7 @@ const (
 	// longest is how long a question for news may stay open.
 	longest = 5 * time.Minute
 	maxBody = 64 << 10
-	// succession is how long a leader that shall leave waits for the next one.
+	// succession is how long a request waits for a master to lead.
 	succession = 10 * time.Second
 )
 
@@ -255,48 +255,33 @@ func (s *Server) join(ctx context.Context, req membership.JoinRequest) (r member
 	return r, err
 }
 
-func (s *Server) leave(ctx context.Context, req membership.LeaveRequest) (l membership.List, err error) {
-	k, others, err := s.lead(ctx, req.Passed)
-	if err != nil {
-		return l, err
-	}
-	if k != nil {
-		l, err = k.Leave(ctx, req)
-		if !errors.Is(err, keeper.ErrHandedOver) {
-			return l, err
-		}
-		addr, err := s.successor(ctx)
-		if err != nil {
-			return l, err
-		}
-		others = []netip.Addr{addr}
-	}
-	req.Passed = true
+// leave tries until it is clear whether the master can be removed: who was
+// about to lead, or to hand leadership over, may need a moment.
+func (s *Server) leave(ctx context.Context, req membership.LeaveRequest) (membership.List, error) {
 	deadline := time.Now().Add(succession)
-	for { // who was about to lead may not do so yet
-		for _, addr := range others {
-			if l, err = s.cfg.Client.Leave(ctx, addr, req); !fault.Is(err, fault.Unavailable) {
-				return l, err
-			}
-		}
-		if time.Now().After(deadline) || !wait(ctx) {
+	for {
+		l, err := s.tryLeave(ctx, req)
+		if !fault.Is(err, fault.Unavailable) || req.Passed || time.Now().After(deadline) || !wait(ctx) {
 			return l, err
 		}
 	}
 }
 
-// successor waits until another master leads.
-func (s *Server) successor(ctx context.Context) (netip.Addr, error) {
-	ctx, cancel := context.WithTimeout(ctx, succession)
-	defer cancel()
-	for {
-		if m, self, ok := s.cfg.Seat.Leader(); ok && !self {
-			return m.Addr, nil
-		}
-		if !wait(ctx) {
-			return netip.Addr{}, s.errAway(ctx)
+func (s *Server) tryLeave(ctx context.Context, req membership.LeaveRequest) (l membership.List, err error) {
+	k, others, err := s.lead(ctx, req.Passed)
+	if err != nil {
+		return l, err
+	}
+	if k != nil {
+		return k.Leave(ctx, req)
+	}
+	req.Passed = true
+	for _, addr := range others {
+		if l, err = s.cfg.Client.Leave(ctx, addr, req); !fault.Is(err, fault.Unavailable) {
+			break
 		}
 	}
+	return l, err
 }
 
 func wait(ctx context.Context) bool {

@@ -366,12 +366,8 @@ func (k *Keeper) promote(ctx context.Context, t *term, req membership.JoinReques
 	return membership.JoinReply{ID: m.ID, Role: membership.Voter, List: t.list}, nil
 }
 
-// ErrHandedOver says that this master leads no more because it shall leave: the
-// request is for its successor.
-var ErrHandedOver = errors.New("leadership was handed over first")
-
-// Leave removes a master. When that is this one, it hands leadership over and
-// returns ErrHandedOver.
+// Leave removes a master. When that is this one it hands leadership over, and
+// the request, which is fault.Unavailable then, is for its successor.
 func (k *Keeper) Leave(ctx context.Context, req membership.LeaveRequest) (membership.List, error) {
 	op := "remove " + req.Name
 	ctx, t, done, err := k.take(ctx)
@@ -415,9 +411,10 @@ func (k *Keeper) handOver(ctx context.Context, t *term, self membership.Member) 
 	if best.ID == "" {
 		return fault.Newf("hand leadership over", fault.Conflict, "no other master is healthy")
 	}
-	if err := k.cfg.Member.HandOver(ctx, number(best.ID)); err != nil {
+	// The next leader may need longer than etcd is willing to wait for it.
+	if err := k.cfg.Member.HandOver(ctx, number(best.ID)); err != nil && k.cfg.Member.Leads() {
 		return err
 	}
 	k.cfg.Log.Info("leadership handed over", "to", best.Name)
-	return fault.New("remove "+self.Name, fault.Unavailable, ErrHandedOver)
+	return fault.Newf("remove "+self.Name, fault.Unavailable, "leadership was handed over first, to %s", best.Name)
 }
