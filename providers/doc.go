@@ -14,7 +14,8 @@
 //
 //   - Check and Diff are pure and change nothing. They accept unknown
 //     (computed) values anywhere in the new inputs. An unknown counts as a
-//     change in Diff.
+//     change in Diff. Only where old and new inputs do not tell whether it
+//     takes a new object may Diff look; it still changes nothing.
 //   - Create with Preview set changes nothing and returns the outputs as far as
 //     they can be known; a key left out or computed is unknown to dependents.
 //     The same holds for Update with Preview set.

@@ -104,6 +104,9 @@ func parse(text string) (sight, error) {
 			now = append(now, value)
 		case "search":
 			s.search = strings.Join(strings.Fields(value), " ") // the last one counts
+			if s.search == "." {
+				s.search = "" // names as they are
+			}
 		case "dhclient":
 			s.dhclient = true
 		}
