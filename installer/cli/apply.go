@@ -120,7 +120,7 @@ func (r *run) apply(ctx context.Context, w *work, o changing, args []string) err
 	} else {
 		doc.Resume = r.resume("apply", args)
 		if w.restore != "" {
-			doc.Resume = r.resume("restore", append([]string{w.restore}, args...))
+			doc.Resume = r.resume("restore "+quoted(w.restore), args)
 		}
 		if n := w.plan.Counts(); n[engine.OpUpdate]+n[engine.OpReplace]+n[engine.OpDelete] > 0 {
 			doc.Back = r.resume("rollback", args)
@@ -130,6 +130,7 @@ func (r *run) apply(ctx context.Context, w *work, o changing, args []string) err
 		return serr
 	}
 	if err != nil {
+		s.tryDeposit(ctx, w.input)
 		return reported{exitOf(err)}
 	}
 	if err := errors.Join(s.writeMeta(), w.endRestore()); err != nil {

@@ -291,3 +291,19 @@ func (r *run) backupKey(reveal bool) error {
 	_, err = r.app.Stdout.Write(b.Bytes())
 	return err
 }
+
+// lastBackup is what the cluster says of its backups; nil when it does not.
+func (s *session) lastBackup(ctx context.Context) *view.Backups {
+	c, err := s.gateway()
+	if err != nil {
+		return nil
+	}
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	doc := view.Backups{Cluster: s.cluster}
+	if err := c.JSON(ctx, http.MethodGet, backupsPath, nil, &doc); err != nil {
+		return nil
+	}
+	return &doc
+}

@@ -18,7 +18,7 @@ import (
 var update = flag.Bool("update", false, "rewrite golden files")
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"dcos-install": runApp})
+	testscript.Main(m, map[string]func(){"dcos-install": runApp, "mkbackup": mkBackup})
 }
 
 // Each script is a session of somebody at a shell.

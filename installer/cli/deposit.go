@@ -42,7 +42,9 @@ func (s *session) remember(in *input) error {
 			return fault.New("keep the variables", fault.Internal, err)
 		}
 		if err := s.stack.Keep(keptSource, resource.PropertyMap{
-			"name": resource.NewProperty(filepath.Base(in.path)), "text": resource.NewProperty(string(in.source.Text)),
+			"name": resource.NewProperty(filepath.Base(in.path)),
+			// The file may hold a password that its author wrote there.
+			"text":      resource.MakeSecret(resource.NewProperty(string(in.source.Text))),
 			"variables": resource.MakeSecret(resource.NewProperty(string(vars))),
 		}); err != nil {
 			return err
@@ -92,6 +94,17 @@ func (s *session) deposit(ctx context.Context, in *input, anyway bool) error {
 	}
 	return s.run.showOn(s.run.app.Stderr, view.Message{What: "warning", Fields: map[string]string{"error": err.Error()},
 		Text: fmt.Sprintf("Warning: the cluster has no copy of this state: %v\nKeep %s safe until the next apply.", err, s.stack.Dir())})
+}
+
+// tryDeposit is deposit after an operation that failed: the cluster may be whole
+// enough to take it, and if it is not there is more to say than that.
+func (s *session) tryDeposit(ctx context.Context, in *input) {
+	if s.remember(in) != nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTime)
+	defer cancel()
+	_ = s.push(ctx, false) // see above
 }
 
 // push replaces the cluster's copy, unless it is of an installer that knows

@@ -125,6 +125,9 @@ func (w *world) Create(ctx context.Context, r plugin.CreateRequest) (plugin.Crea
 
 func (w *world) Read(ctx context.Context, r plugin.ReadRequest) (plugin.ReadResponse, error) {
 	t := r.Type
+	if t == program.TypeSecrets && r.ID != "" { // they exist in the record only
+		return plugin.ReadResponse{ReadResult: plugin.ReadResult{ID: r.ID, Inputs: r.Inputs, Outputs: r.State}}, nil
+	}
 	r.Type = providertest.Slot
 	res, err := w.kinds[t].Read(ctx, r)
 	if res.ID != "" {
@@ -225,7 +228,17 @@ type machine struct {
 	dir, name string
 }
 
+// StopUnit and ReadFile are what a restore asks of a host that is there.
+func (machine) StopUnit(context.Context, string) error { return nil }
+
+func (m machine) ReadFile(_ context.Context, path string) (host.File, error) {
+	return host.File{}, fault.Newf("read "+path, fault.NotFound, "there is no such file")
+}
+
 func (m machine) Run(_ context.Context, argv ...string) (host.Output, error) {
+	if argv[0] == "/bin/sh" {
+		return host.Output{}, nil
+	}
 	return host.Output{Code: 7, Stdout: fmt.Sprintf("%s %s: %s\n", m.dir, m.name, strings.Join(argv, " "))}, nil
 }
 

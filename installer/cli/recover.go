@@ -82,7 +82,7 @@ func (r *run) recover(ctx context.Context, master string, approved bool) error {
 		return err
 	}
 	if !approved {
-		if err := r.confirm(ctx, fmt.Sprintf("Go on with what %s knows? What only %s knew is lost for good, and they must not come back with it.", chosen.name, listed(gone))); err != nil {
+		if err := r.confirm(ctx, fmt.Sprintf("Go on with what %s knows? What only %s knew is lost for good: when they come back, they join anew without it.", chosen.name, listed(gone))); err != nil {
 			return err
 		}
 	}
@@ -102,7 +102,7 @@ func (r *run) recover(ctx context.Context, master string, approved bool) error {
 	}
 	text := fmt.Sprintf("The cluster goes on with %s.", listed(namesOf(left)))
 	if len(gone) > 0 {
-		text += fmt.Sprintf("\n%s must not be started again as they are. Replace them with dcos-install apply; the cluster stands on %d of %d masters until then.", listed(gone), len(left), len(left)+len(gone))
+		text += fmt.Sprintf("\nWithout %s it stands on %d of %d masters: dcos-install apply starts or replaces them, and they join anew.", listed(gone), len(left), len(left)+len(gone))
 	}
 	return r.show(view.Message{What: "recover", Text: text, Fields: map[string]string{"cluster": s.cluster, "master": chosen.name, "gone": strings.Join(gone, " ")}})
 }

@@ -174,7 +174,7 @@ func (r *run) restore(ctx context.Context, file string, args []string, f restore
 	if err != nil {
 		return err
 	}
-	if err := s.halt(ctx, taken); err != nil {
+	if err := errors.Join(s.rememberKey(), s.halt(ctx, taken)); err != nil {
 		return err
 	}
 	first := w.input.topology.Masters()[0].Name

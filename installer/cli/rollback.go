@@ -76,12 +76,16 @@ func (r *run) rollback(ctx context.Context, s *session, serial uint64, approved 
 	doc := s.result("rollback", res, err, start)
 	if err != nil {
 		doc.Resume = r.resume("rollback", nil)
+		s.tryDeposit(ctx, nil)
 		return errors.Join(r.show(doc), reported{exitOf(err)})
 	}
 	if b := bundleOf(goals); b != "" {
 		s.meta.Bundle = b
 	}
-	return errors.Join(s.settle(), s.writeMeta(), r.show(doc))
+	if err := errors.Join(s.settle(), s.writeMeta(), r.show(doc)); err != nil {
+		return err
+	}
+	return s.deposit(ctx, nil, false)
 }
 
 // earlier returns the goals of an earlier state and the plan that leads there,

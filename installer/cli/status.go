@@ -84,6 +84,9 @@ func (s *session) status(ctx context.Context, look bool) (view.Status, error) {
 		}
 	}
 	doc.Hosts = s.hosts(st, doc.Drift, look && doc.Unchecked == "")
+	if look && complete {
+		doc.Backup = s.lastBackup(ctx)
+	}
 	switch {
 	case st.Empty():
 		doc.State = "absent"

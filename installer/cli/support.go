@@ -91,10 +91,8 @@ func (s *session) secretTexts(st *stack.State) []string {
 	for _, res := range append(st.Resources(), st.Doomed()...) {
 		out = append(append(out, recovery.SecretsIn(res.Inputs)...), recovery.SecretsIn(res.Outputs)...)
 	}
-	for _, name := range []string{keptSource, keptKeys} {
-		if kept, err := s.stack.Kept(name); err == nil { // one that cannot be read shows nothing either
-			out = append(out, recovery.SecretsIn(kept)...)
-		}
+	if kept, err := s.stack.Kept(keptKeys); err == nil { // those that cannot be read show nothing either
+		out = append(out, recovery.SecretsIn(kept)...)
 	}
 	return out
 }

@@ -104,6 +104,18 @@ func (d Backups) WriteText(p *Printer) {
 	p.table("", rows)
 }
 
+// line is what status says of backups.
+func (d Backups) line(p *Printer) {
+	switch {
+	case d.Last != nil && d.Last.Error != "":
+		p.Printf("%s at %s: %s\n", p.paint(red, "Last backup failed"), d.Last.At.Local().Format(time.DateTime), d.Last.Error)
+	case len(d.Backups) > 0:
+		p.Printf("Last backup: %s, verified, %s\n", d.Backups[0].Created.Local().Format(time.DateTime), size(d.Backups[0].Size))
+	default:
+		p.Printf("Last backup: none; dcos-install backup makes one\n")
+	}
+}
+
 func size(n int64) string {
 	switch {
 	case n >= 1<<30:

@@ -189,6 +189,7 @@ type Status struct {
 	Pending   []PendingStatus `json:"pending,omitempty"`
 	Drift     []engine.Drift  `json:"drift,omitempty"`
 	LastRun   *Run            `json:"lastRun,omitempty"`
+	Backup    *Backups        `json:"backup,omitempty"`    // as the cluster says, if it does
 	Unchecked string          `json:"unchecked,omitempty"` // why the machines were not looked at
 }
 
@@ -255,6 +256,9 @@ func (d Status) WriteText(p *Printer) {
 	}
 	if d.LastRun != nil {
 		p.Printf("\nLast run: %s by %s, %s, %s\n", d.LastRun.Operation, d.LastRun.User, d.LastRun.Start.Local().Format(time.DateTime), d.LastRun.Result)
+	}
+	if d.Backup != nil {
+		d.Backup.line(p)
 	}
 }
 
