@@ -105,6 +105,9 @@ func (r *run) apply(ctx context.Context, w *work, o changing, args []string) err
 	if err != nil {
 		return err
 	}
+	if w.input.topology.Upgrade.Drain {
+		s.options.Providers = s.drainingUpdates(w.plan, o.grace)
+	}
 	s.order(ctx, w.goals, w.plan, w.rolling())
 	s.options.Plan = w.plan
 	res, err := s.follow(ctx, func(o engine.Options) (*engine.Result, error) { return engine.Apply(ctx, s.stack, w.goals, o) })
@@ -349,9 +352,9 @@ func (r *run) historyCommand() *cobra.Command {
 func runOf(rec stack.Record) view.Run {
 	run := view.Run{ID: rec.ID, Operation: rec.Kind, User: rec.User, Host: rec.Host, Start: rec.Start, End: rec.End,
 		Result: string(rec.Result), Counts: rec.Counts, Serial: rec.Serial}
-}
 	for _, u := range rec.Open {
 		k := engine.KeyOf(u.URN)
 		run.Unfinished = append(run.Unfinished, view.PendingStatus{Type: string(k.Type), Name: k.Name, Op: string(u.Op), Error: u.Error, Step: u.Step, StepDone: u.Ended})
 	}
 	return run
+}
