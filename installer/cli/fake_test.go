@@ -191,10 +191,11 @@ func app() *cli.App {
 			}
 			return nil
 		},
-		Dial:  fakeCluster{env("WORLD")}.dial,
-		Hosts: func(cli.ProviderOptions) (cli.HostControl, error) { return power{env("WORLD") + "/power.log"}, nil },
-		Open:  open,
-		Abort: func() { os.Exit(130) },
+		Dial:      fakeCluster{env("WORLD")}.dial,
+		Hosts:     func(cli.ProviderOptions) (cli.HostControl, error) { return power{env("WORLD") + "/power.log"}, nil },
+		Open:      open,
+		Preflight: looks(env("FACTS")),
+		Abort:     func() { os.Exit(130) },
 	}
 }
 
