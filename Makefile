@@ -16,7 +16,7 @@ SIGNER  := go run ./ci/bundle -key '$(KEY)'
 TOOL    := go tool -modfile=tools/go.mod
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build bundle up down demo lab lab-down test unit lint generate bench-install drill clean
+.PHONY: help setup build bundle up down demo lab lab-down test unit lint generate bench-install bench-onprem drill clean
 
 help: ## List the targets
 	@awk -F': .*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,12 @@ generate: ## Regenerate the protobuf code (needs protoc)
 
 drill: build bundle ## Break a cluster of simulated machines on purpose; write docs/reliability.md
 	@ci/drill/run $(BIN) $(BUNDLE) $(VERSION)
+
+bench-onprem: build bundle ## Measure installs on machines of one's own, few and many
+	@ci/setup lab
+	@mkdir -p $(BUILD)/next && go build -o $(BUILD)/next/lab ./ci/lab/cmd/lab
+	@key=$$($(SIGNER) -public-key) && go build -ldflags "-X dcos.example/dcos/installer/bundle.ReleaseKey=$$key" -o $(BUILD)/next/bench ./ci/bench
+	@$(BUILD)/next/bench onprem -bin $(BIN) -bundle $(BUNDLE) -lab $(BUILD)/next/lab
 
 bench-install: build bundle ## Measure install, fail-over and launch times
 	@go run ./ci/bench install -bin $(BIN) -bundle $(BUNDLE)

@@ -41,6 +41,10 @@ func run(ctx context.Context, args []string) error {
 	switch args[0] {
 	case "install":
 		return install(ctx, args[1:])
+	case "onprem":
+		return site(ctx, args[1:])
+	case emulate:
+		return runEmulate(ctx, args[1:])
 	case floorStore:
 		return runFloorStore(ctx, args[1:])
 	case floorServer:
@@ -48,7 +52,7 @@ func run(ctx context.Context, args []string) error {
 	case floorHost:
 		return runFloorHost(args[1:])
 	}
-	return fmt.Errorf("unknown benchmark %q: there is install", args[0])
+	return fmt.Errorf("unknown benchmark %q: there are install and onprem", args[0])
 }
 
 // settings of a run, from its flags.
