@@ -87,7 +87,8 @@ var allow = map[string][]string{
 	"installer/preflight":     {"runtime/fault", "runtime/config", "installer/host", "installer/topology"},
 	"installer/rolepackage":   {"runtime/fault", "runtime/config", "installer/topology", "installer/engine", "installer/program", "installer/bundle", "installer/host", "installer/bootstrap", "providers"},
 	"installer/program":       {"installer/topology", "installer/engine", "installer/host", "genconf", "providers/input", "runtime/fault"},
-	"installer/cli":           {"installer", "providers", "runtime/fault", "runtime/config"},
+	"installer/recovery":      {"runtime/fault", "runtime/config", "runtime/deposit", "runtime/backup/archive", "installer/host", "providers"},
+	"installer/cli":           {"installer", "providers", "runtime/fault", "runtime/pki", "runtime/backup/archive", "runtime/deposit", "runtime/config"},
 	"installer/cmd":           {"installer", "providers", "runtime/fault"},
 
 	"universe": {},
