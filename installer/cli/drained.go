@@ -44,6 +44,9 @@ func (s *session) drainingUpdates(p *engine.Plan, bound time.Duration) providers
 	return set
 }
 
+// findPatience is how long the cluster may take to know an agent again.
+const findPatience = 30 * time.Second
+
 // Update empties the agent, updates it, and has it used again, also when the
 // update failed: a host that was put back works as before.
 func (d draining) Update(ctx context.Context, req plugin.UpdateRequest) (plugin.UpdateResponse, error) {
@@ -68,7 +71,8 @@ func (d draining) Update(ctx context.Context, req plugin.UpdateRequest) (plugin.
 func (d draining) empty(ctx context.Context, c *workload.Cluster, address string) (id string, err error) {
 	step := providers.Step(ctx, "drain")
 	defer func() { _ = step(err) }()
-	a, err := c.AgentAt(ctx, address)
+	// The masters change first: they may just be electing a leader.
+	a, err := c.Find(ctx, address, findPatience)
 	if fault.Is(err, fault.NotFound) || err == nil && a.State != workload.Active {
 		return "", nil
 	}

@@ -26,6 +26,25 @@ func (c *Cluster) Drain(ctx context.Context, id string, bound *time.Duration) er
 	return c.operate(ctx, "", "DRAIN_AGENT", "drain_agent", more)
 }
 
+// Find returns the agent of the host with that address as soon as the cluster
+// knows it, and tells: after a fail-over both take a moment. It is
+// fault.NotFound when there is none after patience.
+func (c *Cluster) Find(ctx context.Context, address string, patience time.Duration) (Agent, error) {
+	began := time.Now()
+	for {
+		a, err := c.AgentAt(ctx, address)
+		settled := err == nil && a.State != Disconnected || err != nil && !fault.Is(err, fault.NotFound) && !fault.Is(err, fault.Unavailable)
+		if settled || time.Since(began) >= patience {
+			return a, err
+		}
+		select {
+		case <-ctx.Done():
+			return a, fault.New("find the agent at "+address, fault.Unavailable, context.Cause(ctx))
+		case <-time.After(pollEvery):
+		}
+	}
+}
+
 // Reactivate has an agent used again, also one that is still draining.
 func (c *Cluster) Reactivate(ctx context.Context, id string) error {
 	return c.operate(ctx, "?cancel_drain=true", "REACTIVATE_AGENT", "reactivate_agent", map[string]any{"agent_id": agentID(id)})
@@ -42,8 +61,14 @@ type Progress struct {
 	Tasks int // that are left
 }
 
-// pollEvery is how often a drain is looked at.
-const pollEvery = 500 * time.Millisecond
+const (
+	// pollEvery is how often a drain is looked at.
+	pollEvery = 500 * time.Millisecond
+	// absentFor is how long an agent may be unknown to the master before it
+	// counts as gone: after a fail-over it needs a moment to be back, and one
+	// that is silent is given up after 75 s.
+	absentFor = 90 * time.Second
+)
 
 // WaitDrained waits until nothing is left on the agent, and tells of each
 // step. An agent that has gone meanwhile is empty too. One whose drain was
@@ -51,16 +76,20 @@ const pollEvery = 500 * time.Millisecond
 func (c *Cluster) WaitDrained(ctx context.Context, id string, report func(Progress)) error {
 	op := "drain agent " + id
 	last := Progress{Tasks: -1}
+	seen := time.Now()
 	for {
 		p, err := c.progress(ctx, id)
 		switch {
 		case fault.Is(err, fault.NotFound):
-			return nil
+			if time.Since(seen) >= absentFor {
+				return nil
+			}
 		case err != nil && ctx.Err() == nil && fault.Is(err, fault.Unavailable):
 			// A fail-over of the masters; the drain goes on.
 		case err != nil && ctx.Err() == nil:
 			return err
 		case err == nil:
+			seen = time.Now()
 			if p != last {
 				last = p
 				report(p)

@@ -155,10 +155,10 @@ func states(all ...string) *gateway {
 		case "gone":
 			g.answers["GET /mesos/state-summary"] = `{"slaves":[]}`
 		case "active":
-			g.answers["GET /mesos/state-summary"] = `{"slaves":[{"id":"S1","active":true}]}`
+			g.answers["GET /mesos/state-summary"] = `{"slaves":[{"id":"S1","pid":"slave(1)@10.0.0.1:5051","active":true}]}`
 		default:
 			state, n, _ := strings.Cut(now, " ")
-			g.answers["GET /mesos/state-summary"] = fmt.Sprintf(`{"slaves":[{"id":"S1","deactivated":true,"TASK_RUNNING":%s,"drain_info":{"state":%q}}]}`, n, state)
+			g.answers["GET /mesos/state-summary"] = fmt.Sprintf(`{"slaves":[{"id":"S1","pid":"slave(1)@10.0.0.1:5051","deactivated":true,"TASK_RUNNING":%s,"drain_info":{"state":%q}}]}`, n, state)
 		}
 	}
 	return g
@@ -171,16 +171,17 @@ func TestWaitDrained(t *testing.T) {
 		kind   fault.Kind
 		fails  bool
 	}{
-		"to its end":      {[]string{"DRAINING 2", "DRAINING 2", "away", "DRAINING 1", "DRAINED 0"}, "draining 2, draining 1, drained 0", 0, false},
-		"gone meanwhile":  {[]string{"DRAINING 1", "gone"}, "draining 1", 0, false},
-		"called off":      {[]string{"DRAINING 1", "active"}, "draining 1, active 0", fault.Conflict, true},
-		"not allowed":     {[]string{"refused"}, "", fault.Denied, true},
-		"takes too long":  {[]string{"DRAINING 3"}, "draining 3", fault.Unavailable, true},
-		"never answering": {[]string{"away"}, "", fault.Unavailable, true},
+		"to its end":                      {[]string{"DRAINING 2", "DRAINING 2", "away", "DRAINING 1", "DRAINED 0"}, "draining 2, draining 1, drained 0", 0, false},
+		"gone meanwhile":                  {[]string{"DRAINING 1", "gone"}, "draining 1", 0, false},
+		"away and back after a fail-over": {[]string{"DRAINING 2", "gone", "gone", "DRAINING 2", "DRAINED 0"}, "draining 2, drained 0", 0, false},
+		"called off":                      {[]string{"DRAINING 1", "active"}, "draining 1, active 0", fault.Conflict, true},
+		"not allowed":                     {[]string{"refused"}, "", fault.Denied, true},
+		"takes too long":                  {[]string{"DRAINING 3"}, "draining 3", fault.Unavailable, true},
+		"never answering":                 {[]string{"away"}, "", fault.Unavailable, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 				defer cancel()
 				var told []string
 				err := workload.New(states(tc.states...)).WaitDrained(ctx, "S1", func(p workload.Progress) { told = append(told, fmt.Sprintf("%s %d", p.State, p.Tasks)) })
@@ -189,6 +190,30 @@ func TestWaitDrained(t *testing.T) {
 				}
 				if got := strings.Join(told, ", "); got != tc.told {
 					t.Errorf("told %q, want %q", got, tc.told)
+				}
+			})
+		})
+	}
+}
+
+func TestFind(t *testing.T) {
+	for name, tc := range map[string]struct {
+		states []string
+		want   string
+		kind   fault.Kind
+		fails  bool
+	}{
+		"at once":           {[]string{"active"}, workload.Active, 0, false},
+		"after a fail-over": {[]string{"away", "gone", "gone", "DRAINED 0"}, workload.Drained, 0, false},
+		"not there":         {[]string{"gone"}, "", fault.NotFound, true},
+		"not allowed":       {[]string{"refused"}, "", fault.Denied, true},
+		"nobody ever leads": {[]string{"away"}, "", fault.Unavailable, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a, err := workload.New(states(tc.states...)).Find(t.Context(), "10.0.0.1", 20*time.Second)
+				if (err != nil) != tc.fails || tc.fails && !fault.Is(err, tc.kind) || a.State != tc.want {
+					t.Errorf("%+v, %v", a, err)
 				}
 			})
 		})
