@@ -172,11 +172,14 @@ func effectOf(s engine.Step) string {
 	return ""
 }
 
-// Quiet reports whether a step changes only files that nothing is restarted
-// for: the list of masters, and what is not the cluster's own. Both are read
-// anew while daemons run.
+// Quiet reports whether a step changes only what nothing is restarted for: the
+// list of masters and files that are not the cluster's own, which are read anew
+// while daemons run, and how the host is reached.
 func Quiet(s engine.Step) bool {
 	for _, c := range s.Changes {
+		if rootOf(c.Path) == "host" {
+			continue
+		}
 		file, ok := fileOf(c.Path)
 		if !ok || strings.HasPrefix(file, config.UnitDir+"/") || strings.HasPrefix(file, config.EtcDir+"/") && file != config.MastersFile {
 			return false
