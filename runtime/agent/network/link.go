@@ -44,10 +44,39 @@ func ensureBridge(b config.Bridge, gateway netip.Addr) error {
 		return err
 	}
 	return errors.Join(
-		sysctl("net/ipv4/ip_forward", "1"),
+		forward(link),
 		// lets the host's loopback reach a container through a mapped port
 		sysctl("net/ipv4/conf/"+b.Name+"/route_localnet", "1"),
 	)
+}
+
+const (
+	forwarding = "net/ipv4/ip_forward"
+	// forwards is the alias of a bridge for which we made the host forward.
+	// Like the setting itself it lasts until the host reboots.
+	forwards = "dcos: forwarding was off before"
+)
+
+// forward lets the host forward, and notes at the bridge if it did not before.
+func forward(bridge netlink.Link) error {
+	if b, err := os.ReadFile("/proc/sys/" + forwarding); err != nil || strings.TrimSpace(string(b)) != "0" {
+		return err
+	}
+	if err := netlink.LinkSetAlias(bridge, forwards); err != nil { // first: a note too many is harmless
+		return err
+	}
+	return sysctl(forwarding, "1")
+}
+
+// removeBridge takes the bridge away, and forwarding with it if that came with it.
+func removeBridge(name string) error {
+	link, err := netlink.LinkByName(name)
+	if err == nil && link.Attrs().Alias == forwards {
+		if err := sysctl(forwarding, "0"); err != nil {
+			return err
+		}
+	}
+	return removeLink(name)
 }
 
 // sysctl sets a kernel parameter unless it has the value already: /proc/sys

@@ -323,7 +323,7 @@ func (m *Manager) Destroy(ctx context.Context) error {
 	for _, id := range m.IDs() {
 		errs = append(errs, m.Detach(ctx, id))
 	}
-	return errors.Join(append(errs, m.nat.drop(), removeLink(m.o.Bridge.Name))...)
+	return errors.Join(append(errs, m.nat.drop(), removeBridge(m.o.Bridge.Name))...)
 }
 
 func (m *Manager) file(id string) string { return filepath.Join(m.o.StateDir, id+".json") }

@@ -262,6 +262,53 @@ func TestRestart(t *testing.T) {
 	}
 }
 
+// TestForwarding: a host that did not forward before does not afterwards.
+func TestForwarding(t *testing.T) {
+	const file = "/proc/sys/net/ipv4/ip_forward"
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // and never unlock: the thread ends with its namespace
+		ns, err := netns.New()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer ns.Close()
+		is := func() string {
+			b, err := os.ReadFile(file)
+			if err != nil {
+				t.Error(err)
+			}
+			return strings.TrimSpace(string(b))
+		}
+		o := network.Options{
+			Bridge:   config.Bridge{Name: "dct3fwd", Subnet: netip.MustParsePrefix("198.19.39.0/24")},
+			StateDir: t.TempDir(), Table: "dct3_fwd", Prefix: "dct3-fwd-", Log: slog.New(slog.DiscardHandler),
+		}
+		for _, before := range []string{"0", "1"} {
+			if err := os.WriteFile(file, []byte(before), 0); err != nil {
+				t.Error(err)
+			}
+			for range 2 { // the second time it finds what is there
+				if _, err := network.New(o); err != nil {
+					t.Error(err)
+				}
+			}
+			if is() != "1" {
+				t.Errorf("the host does not forward")
+			}
+			if err := network.Remove(o); err != nil {
+				t.Error(err)
+			}
+			if is() != before {
+				t.Errorf("forwarding is %s afterwards, was %s before", is(), before)
+			}
+		}
+	}()
+	<-done
+}
+
 func TestExhausted(t *testing.T) {
 	o := options(t, 33)
 	o.Bridge.Subnet = netip.MustParsePrefix("198.19.33.0/29")
