@@ -164,8 +164,9 @@ func TestRestarts(t *testing.T) {
 		"a mode": {func(w *bootstrap.Wanted) {
 			w.Files["/etc/dcos/b.json"] = host.File{Data: base.Files["/etc/dcos/b.json"].Data, Mode: 0o600}
 		}, []string{"b.service"}},
-		"a file for all":     {func(w *bootstrap.Wanted) { w.Files["/etc/dcos/pki/ca.crt"] = file("CA") }, base.Units},
-		"a file of the host": {func(w *bootstrap.Wanted) { w.Files["/etc/hosts"] = file("more") }, nil},
+		"the list of masters": {func(w *bootstrap.Wanted) { w.Files["/etc/dcos/masters.json"] = file("more") }, nil},
+		"a file for all":      {func(w *bootstrap.Wanted) { w.Files["/etc/dcos/pki/ca.crt"] = file("CA") }, base.Units},
+		"a file of the host":  {func(w *bootstrap.Wanted) { w.Files["/etc/hosts"] = file("more") }, nil},
 		"a unit": {func(w *bootstrap.Wanted) {
 			w.Files["/etc/systemd/system/b.service"] = file("ExecStart=/opt/dcos/current/bin/b -v -config /etc/dcos/b.json")
 		}, []string{"b.service"}},
@@ -221,10 +222,23 @@ func gateway(t *testing.T, ready *atomic.Int32) (ca string, dial func(context.Co
 			w.WriteHeader(http.StatusUnauthorized)
 		case n < 3:
 			w.WriteHeader(http.StatusServiceUnavailable)
-		case n < 5:
+		case n < 8:
 			w.Write([]byte(`{"slaves":[{"active":true},{"active":false}]}`))
 		default:
 			w.Write([]byte(`{"slaves":[{"active":true},{"active":true}]}`))
+		}
+	})
+	var asked atomic.Int32
+	mux.HandleFunc("GET /system/v1/members", func(w http.ResponseWriter, r *http.Request) {
+		switch asked.Add(1) {
+		case 1:
+			w.Write([]byte(`{"members":[]}`))
+		case 2:
+			w.Write([]byte(`{"members":[{"name":"m1","addr":"198.19.80.5","role":"learner","healthy":true}]}`))
+		case 3:
+			w.Write([]byte(`{"members":[{"name":"m1","addr":"198.19.80.5","role":"voter","healthy":false,"reason":"does not answer"}]}`))
+		default:
+			w.Write([]byte(`{"members":[{"name":"m1","addr":"198.19.80.5","role":"voter","healthy":true}]}`))
 		}
 	})
 	mux.HandleFunc("GET /service/marathon/v2/info", func(w http.ResponseWriter, r *http.Request) { w.Write([]byte(`{}`)) })
@@ -262,7 +276,10 @@ func TestClusterIsWaitedFor(t *testing.T) {
 	if got := text(t, r.Properties, "url"); got != "https://198.19.80.5" {
 		t.Error(got)
 	}
-	want := []string{"waiting for a leading master (status 503)", "waiting for agents: 1 of 2 are registered"}
+	want := []string{
+		"waiting for a leading master (status 503)", "waiting for master 198.19.80.5, which has not joined the others yet",
+		"waiting for master m1, which joins the others", "waiting for master m1, which does not answer", "waiting for agents: 1 of 2 are registered",
+	}
 	if d := cmp.Diff(want, notes); d != "" {
 		t.Error(d)
 	}

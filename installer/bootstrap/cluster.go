@@ -244,6 +244,9 @@ func (w *watch) look(ctx context.Context) (lacks string, err error) {
 		}
 		return "a leading master (" + told(a, err) + ")", nil
 	}
+	if lacks, err := w.members(ctx, master); lacks != "" || err != nil {
+		return lacks, err
+	}
 	var list struct {
 		Slaves []struct {
 			Active      bool `json:"active"`
@@ -264,6 +267,53 @@ func (w *watch) look(ctx context.Context) (lacks string, err error) {
 	}
 	if a, err := w.ask(ctx, http.MethodGet, master, "/service/marathon/v2/info", nil); err != nil || a.status != http.StatusOK {
 		return "the orchestrator (" + told(a, err) + ")", nil
+	}
+	return "", nil
+}
+
+// members returns what keeps the masters from deciding together: one that has
+// come must have received the cluster's state and its vote.
+func (w *watch) members(ctx context.Context, master string) (lacks string, err error) {
+	a, err := w.ask(ctx, http.MethodGet, master, "/system/v1/members", nil)
+	if err != nil {
+		return "the list of masters (" + told(a, err) + ")", nil
+	}
+	switch a.status {
+	case http.StatusOK:
+	case http.StatusNotFound, http.StatusForbidden: // an earlier release, or not for this user
+		return "", nil
+	default:
+		return "the list of masters (" + told(a, nil) + ")", nil
+	}
+	var list struct {
+		Members []struct {
+			Name    string `json:"name"`
+			Addr    string `json:"addr"`
+			Role    string `json:"role"`
+			Healthy bool   `json:"healthy"`
+			Reason  string `json:"reason"`
+		} `json:"members"`
+	}
+	if err := json.Unmarshal(a.body, &list); err != nil {
+		return "a list of masters that can be read (" + err.Error() + ")", nil
+	}
+	for _, addr := range w.c.masters {
+		found := false
+		for _, m := range list.Members {
+			if m.Addr != addr {
+				continue
+			}
+			found = true
+			switch {
+			case m.Role != "voter":
+				return "master " + m.Name + ", which joins the others", nil
+			case !m.Healthy:
+				return "master " + m.Name + ", which " + m.Reason, nil
+			}
+		}
+		if !found {
+			return "master " + addr + ", which has not joined the others yet", nil
+		}
 	}
 	return "", nil
 }
