@@ -98,9 +98,16 @@ func (d Plan) step(p *Printer, s engine.Step) {
 	if s.Op == engine.OpUpdate || s.Op == engine.OpReplace {
 		changes(p, s.Changes, s.Op, s.ReplaceKeys)
 	}
-	if effect := effectOf(s); effect != "" {
+	if effect := effectOf(s); effect != "" && !d.told(s) {
 		p.Printf("       %s %s\n", p.paint(yellow, "⚠"), effect)
 	}
+}
+
+// told reports whether the impact says better what a step does to tasks.
+func (d Plan) told(s engine.Step) bool {
+	return d.Impact != nil && d.Impact.Unknown == "" && slices.ContainsFunc(d.Impact.Effects, func(e impact.Effect) bool {
+		return e.Host == s.Name && e.Empties() && e.Known && len(e.Volumes) == 0
+	})
 }
 
 // widest is the length of the longest name among the steps that are shown.
