@@ -99,7 +99,7 @@ find / /var -xdev \( -path /var/log/journal -o -path /var/lib/systemd -o -path /
   -o -name wtmp -o -name btmp -o -name lastlog -o -path /home -o -path /root/.cache \) -prune \
   -o -type d -printf '%y %m %u:%g - %p\n' -o -printf '%y %m %u:%g %s %p %l\n' | LC_ALL=C sort
 find /etc /usr/local /opt /var/lib -xdev -path /var/lib/systemd -prune -o -type f -exec sha256sum {} + | LC_ALL=C sort -k 2
-systemctl list-unit-files --no-legend --plain | sed 's/ *$//' | LC_ALL=C sort
+systemctl list-unit-files --no-legend --plain | grep -v '^session-.*transient' | LC_ALL=C sort
 systemctl list-units --no-legend --plain --all 'dcos*'
 findmnt -rn -o TARGET | grep -v '^/run/user/\|^/run/credentials' | LC_ALL=C sort
 ip -o link | cut -d' ' -f2,3; ip -o -4 address | awk '{print $2, $4}'; ip route show table all | grep -v ' proto kernel'

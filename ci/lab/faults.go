@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -233,10 +235,11 @@ func (l *Lab) applyFaults(f Faults) error {
 	return rules.Drop(lan, frames)
 }
 
-// Asked returns what hosts have tried to reach outside of the lab, such as
-// "tcp 192.0.2.1:443", and ports of the router, such as "udp 198.19.20.254:53"
-// for DNS. In order, without duplicates, since the lab was made.
+// Asked returns what hosts have tried to reach outside of the lab since it was
+// made, such as "tcp 192.0.2.1:443" and "dns registry.example A", in order and
+// without duplicates.
 func (l *Lab) Asked() ([]string, error) {
+	const op = "see what hosts asked for"
 	lan, err := l.lan()
 	if err != nil {
 		return nil, err
@@ -244,7 +247,15 @@ func (l *Lab) Asked() ([]string, error) {
 	defer lan.Close()
 	asked, err := rules.Asked(lan)
 	if err != nil {
-		return nil, fault.New("see what hosts asked for", fault.Internal, err)
+		return nil, fault.New(op, fault.Internal, err)
 	}
+	names, err := os.ReadFile(filepath.Join(l.Dir, askedFile))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fault.New(op, fault.Internal, err)
+	}
+	for line := range strings.Lines(string(names)) {
+		asked = append(asked, "dns "+strings.TrimSpace(line))
+	}
+	slices.Sort(asked)
 	return asked, nil
 }

@@ -55,6 +55,7 @@ const (
 	recordFile  = "lab.json"
 	downFile    = "lab.json.down" // the record of a lab that is being taken down
 	faultsFile  = "faults.json"
+	askedFile   = "asked" // names that the site's DNS does not know
 	consoleFile = "console.log"
 
 	// bootTime bounds a boot and downTime a power-off. Both take about a second

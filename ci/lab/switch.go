@@ -17,6 +17,7 @@ import (
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
+	"dcos.example/dcos/ci/lab/resolver"
 	"dcos.example/dcos/ci/lab/rules"
 	"dcos.example/dcos/providers/local/network"
 	"dcos.example/dcos/runtime/fault"
@@ -95,7 +96,8 @@ func (l *Lab) startSwitch(ctx context.Context) error {
 }
 
 // Switch is the process that holds the network of the lab in dir: it makes the
-// bridge and the router in its own namespace, says so on ready, and waits.
+// bridge and the router in its own namespace, says so on ready, and answers
+// for the site's DNS.
 func Switch(ctx context.Context, dir string, ready *os.File) error {
 	l, err := inside(dir)
 	if err != nil {
@@ -129,14 +131,14 @@ func Switch(ctx context.Context, dir string, ready *os.File) error {
 			return err
 		}
 	}
-	if err := rules.Watch(bridgeName, l.Range, l.Router()); err != nil {
+	if err := rules.Watch(bridgeName, l.Range); err != nil {
 		return err
 	}
-	if err := announce(ready); err != nil {
-		return err
-	}
-	<-ctx.Done()
-	return nil
+	site := &resolver.Server{Asked: filepath.Join(l.Dir, askedFile), Lookup: func(name string) (netip.Addr, bool) {
+		h, err := l.host(name)
+		return h.Address, err == nil
+	}}
+	return site.Run(ctx, netip.AddrPortFrom(l.Router(), 53).String(), func() error { return announce(ready) })
 }
 
 func addBridge(name string, mac net.HardwareAddr) (netlink.Link, error) {

@@ -105,10 +105,9 @@ const (
 	register32 = 8 // the first of the kernel's registers of 32 bits
 )
 
-// Watch has the router of the range r remember what it is asked for through the
-// link in: every address outside of the range, and every port of its own. It
-// acts on the calling thread's network.
-func Watch(in string, r netip.Prefix, router netip.Addr) error {
+// Watch has the router of the range r remember which addresses outside of it it
+// is asked for through the link in. It acts on the calling thread's network.
+func Watch(in string, r netip.Prefix) error {
 	c, err := nftables.New()
 	if err != nil {
 		return err
@@ -125,17 +124,15 @@ func Watch(in string, r netip.Prefix, router netip.Addr) error {
 		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 16, Len: 4},
 		&expr.Cmp{Op: expr.CmpOpLt, Register: 1, Data: []byte{224, 0, 0, 0}},
 	}
-	for _, to := range [][]expr.Any{destination(expr.CmpOpNeq, r), destination(expr.CmpOpEq, netip.PrefixFrom(router, 32))} {
-		for _, protocol := range []byte{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
-			c.AddRule(&nftables.Rule{Table: t, Chain: chain, Exprs: slices.Concat(port(expr.MetaKeyIIFNAME, in), unicast, to, []expr.Any{
-				&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
-				&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{protocol}},
-				&expr.Payload{DestRegister: register32, Base: expr.PayloadBaseNetworkHeader, Offset: 16, Len: 4},
-				&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register32 + 1},
-				&expr.Payload{DestRegister: register32 + 2, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
-				&expr.Dynset{SrcRegKey: register32, SetName: set.Name, SetID: set.ID, Operation: uint32(unix.NFT_DYNSET_OP_ADD)},
-			})})
-		}
+	for _, protocol := range []byte{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
+		c.AddRule(&nftables.Rule{Table: t, Chain: chain, Exprs: slices.Concat(port(expr.MetaKeyIIFNAME, in), unicast, destination(expr.CmpOpNeq, r), []expr.Any{
+			&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
+			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{protocol}},
+			&expr.Payload{DestRegister: register32, Base: expr.PayloadBaseNetworkHeader, Offset: 16, Len: 4},
+			&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register32 + 1},
+			&expr.Payload{DestRegister: register32 + 2, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+			&expr.Dynset{SrcRegKey: register32, SetName: set.Name, SetID: set.ID, Operation: uint32(unix.NFT_DYNSET_OP_ADD)},
+		})})
 	}
 	if err := c.Flush(); err != nil {
 		return fmt.Errorf("write nft table %s: %w", t.Name, err)
