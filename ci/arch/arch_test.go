@@ -77,6 +77,7 @@ var allow = map[string][]string{
 	"installer/host/ssh":      {"runtime/fault", "runtime/config", "installer/host", "installer/bundle", "providers"},
 	"installer/host/emulated": {"runtime/fault", "runtime/config", "runtime/pki", "installer/host", "installer/bundle"},
 	"installer/host/facts":    {},
+	"installer/host/unpack":   {},
 	"installer/gateway":       {"runtime/fault", "runtime/config"},
 	"installer/bootstrap":     {"runtime/fault", "runtime/config", "runtime/pki", "runtime/password", "installer/host", "installer/bundle", "providers"},
 	"installer/impact":        {},
@@ -108,7 +109,7 @@ var owners = map[string][]string{
 	"github.com/containerd/containerd/v2": {"runtime/agent", "ci/bench"},
 	"github.com/containerd/go-cni":        {"runtime/agent/network"},
 	"github.com/pulumi/pulumi/sdk/v3":     {"installer", "providers"},
-	"golang.org/x/crypto/ssh":             {"installer/host/ssh"},
+	"golang.org/x/crypto/ssh":             {"installer/host/ssh", "ci/lab"},
 	"github.com/minio/minio-go/v7":        {"runtime/backup/target"},
 	"filippo.io/age":                      {"runtime/backup", "installer/bootstrap", "installer/cli", "installer/recovery"},
 }

@@ -93,6 +93,7 @@ func programs(version string, of map[string]string) []program {
 		{pkg: "./cmd/dcos", dir: "bin", ldflags: ours},
 		{pkg: "./providers/local/cmd/dcos-init", dir: "bin"},
 		{pkg: "./installer/cmd/dcos-probe", dir: "bin"},
+		{pkg: "./installer/cmd/dcos-unpack", dir: "bin"},
 		{pkg: containerd + "/cmd/containerd", dir: "bin", mod: "tools/go.mod", tags: "no_btrfs no_zfs no_devmapper", ldflags: "-X " + containerd + "/version.Version=v" + of["containerd"]},
 		{pkg: containerd + "/cmd/containerd-shim-runc-v2", dir: "bin", mod: "tools/go.mod", tags: "no_grpc"},
 		{pkg: "github.com/opencontainers/runc", dir: "bin", mod: "tools/go.mod", tags: "seccomp urfave_cli_no_docs osusergo netgo", ldflags: "-extldflags -static -X main.version=" + of["runc"], cgo: true},

@@ -102,9 +102,10 @@ type removal struct {
 func (u *removal) steps() []step {
 	return []step{
 		{name: "leave the masters", skip: u.n.role != roleMaster || u.r.Digest == "" || u.p.o.Destroy, do: u.leave},
+		{name: "reset the resolver", do: u.restore(resolves)}, // while ours still answers
 		{name: "stop units", do: u.stop},
 		{name: "end what the daemons left", skip: !u.whole || u.r.Digest == "", do: u.clean},
-		{name: "restore files", do: u.restore},
+		{name: "restore files", do: u.restore(not(resolves))},
 		{name: "remove the release", do: u.release},
 		{name: "remove data", skip: !u.whole, do: u.data},
 		{name: "forget", do: u.forget},
@@ -167,16 +168,18 @@ func (u *removal) clean(ctx context.Context) error {
 	return nil // a release that does not know it, or none that can run
 }
 
-func (u *removal) restore(ctx context.Context) error {
-	paths := sortedPaths(u.r.Files)
-	var changes []host.Change
-	for _, p := range paths {
-		changes = append(changes, former(p, u.r.Files[p]))
+func (u *removal) restore(of func(string) bool) func(context.Context) error {
+	return func(ctx context.Context) error {
+		paths := slices.DeleteFunc(sortedPaths(u.r.Files), not(of))
+		var changes []host.Change
+		for _, p := range paths {
+			changes = append(changes, former(p, u.r.Files[p]))
+		}
+		if err := u.h.Change(ctx, changes...); err != nil {
+			return err
+		}
+		return tell(ctx, u.h, paths)
 	}
-	if err := u.h.Change(ctx, changes...); err != nil {
-		return err
-	}
-	return tell(ctx, u.h, paths)
 }
 
 func (u *removal) release(ctx context.Context) error {

@@ -32,11 +32,42 @@ func (i *installation) steps() []step {
 		{name: "check host", skip: i.r.Digest != "", do: i.preflight},
 		{name: "stage release " + rel, skip: !c.release, do: i.stage, verify: i.staged, undo: i.unstage},
 		{name: "stop units that are no longer wanted", skip: len(c.stop) == 0, do: i.stop, undo: i.startPast},
-		{name: "write files", skip: len(c.write) == 0 && len(c.remove) == 0 && len(i.r.Files) == len(i.n.files), do: i.write, verify: i.written, undo: i.unwrite},
+		{name: writeFiles, skip: i.asWanted(not(resolves)), do: i.write(writeFiles, not(resolves)), verify: i.written(not(resolves)), undo: i.unwrite(not(resolves))},
 		{name: "switch to release " + rel, skip: !c.release, do: i.change, verify: i.switched, undo: i.unswitch},
 		{name: "start units", skip: len(c.start) == 0, do: i.start, undo: i.stopChanged},
+		// Only now is there a server that answers: until then the host finds names
+		// as it did, which logins and sudo may wait for.
+		{name: setResolver, skip: i.asWanted(resolves), do: i.write(setResolver, resolves), verify: i.written(resolves), undo: i.unwrite(resolves)},
 		{name: "verify", do: i.verify},
 	}
+}
+
+// The two steps that write files.
+const (
+	writeFiles  = "write files"
+	setResolver = "set the resolver"
+)
+
+const resolvConf = "/etc/resolv.conf"
+
+// resolves reports whether the file at path decides whom the host asks for
+// names.
+func resolves(path string) bool {
+	return path == resolvConf || slices.ContainsFunc([]string{"/etc/systemd/resolved.conf.d/", "/etc/NetworkManager/", "/etc/dhcp/"}, func(dir string) bool {
+		return strings.HasPrefix(path, dir)
+	})
+}
+
+func not(f func(string) bool) func(string) bool { return func(p string) bool { return !f(p) } }
+
+// asWanted reports whether nothing is to be done about those of the files.
+func (i *installation) asWanted(of func(string) bool) bool {
+	for p := range i.n.files {
+		if _, recorded := i.r.Files[p]; !recorded && of(p) {
+			return false
+		}
+	}
+	return !slices.ContainsFunc(i.c.write, of) && !slices.ContainsFunc(i.c.remove, of)
 }
 
 // begin notes that a step is under way. What it returns is written before, or
@@ -134,9 +165,39 @@ func (i *installation) startPast(ctx context.Context) error {
 	return i.save(ctx)
 }
 
-func (i *installation) write(ctx context.Context) error {
-	// Recorded before they are written: a Delete then finds them all.
+// write writes those of the files.
+func (i *installation) write(step string, of func(string) bool) func(context.Context) error {
+	return func(ctx context.Context) error {
+		i.claim(of)
+		changes := []host.Change{i.begin(step)}
+		var touched []string
+		for _, p := range i.c.write {
+			if of(p) {
+				changes = append(changes, host.Put(p, i.n.files[p]))
+				touched = append(touched, p)
+			}
+		}
+		for _, p := range i.c.remove {
+			if of(p) {
+				changes = append(changes, former(p, i.r.Files[p]))
+				delete(i.r.Files, p)
+				touched = append(touched, p)
+			}
+		}
+		if err := i.h.Change(ctx, append(changes, i.r.put())...); err != nil {
+			return err
+		}
+		return tell(ctx, i.h, touched)
+	}
+}
+
+// claim records files before they are written: a Delete then finds them all.
+// Units that will start anew are none of those that were started.
+func (i *installation) claim(of func(string) bool) {
 	for p, f := range i.n.files {
+		if !of(p) {
+			continue
+		}
 		w := i.r.Files[p]
 		if e, there := i.have[p]; there && w.fingerprint == (fingerprint{}) {
 			before := e.File
@@ -145,27 +206,15 @@ func (i *installation) write(ctx context.Context) error {
 		w.fingerprint = fingerprintOf(f)
 		i.r.Files[p] = w
 	}
+	if of(resolvConf) {
+		return
+	}
 	i.r.Order = i.n.units
 	for _, u := range i.n.units {
 		if slices.Contains(i.c.start, u) {
 			i.r.Units[u] = ""
 		}
 	}
-	changes := []host.Change{i.begin("write files")}
-	var touched []string
-	for _, p := range i.c.write {
-		changes = append(changes, host.Put(p, i.n.files[p]))
-		touched = append(touched, p)
-	}
-	for _, p := range i.c.remove {
-		changes = append(changes, former(p, i.r.Files[p]))
-		delete(i.r.Files, p)
-		touched = append(touched, p)
-	}
-	if err := i.h.Change(ctx, append(changes, i.r.put())...); err != nil {
-		return err
-	}
-	return tell(ctx, i.h, touched)
 }
 
 // former is the change that puts back what was at path before us.
@@ -176,55 +225,58 @@ func former(path string, w writtenFile) host.Change {
 	return host.Gone(path)
 }
 
-func (i *installation) written(ctx context.Context) error {
-	v, err := i.h.Look(ctx, host.Query{Files: sortedPaths(i.n.files)})
-	if err != nil {
-		return err
-	}
-	for p, f := range i.n.files {
-		if e, ok := v.Files[p]; !ok || seen(e) != fingerprintOf(f) {
-			return fault.Newf("look at "+p, fault.Conflict, "it is not what was written; something else on the host writes it too")
+func (i *installation) written(of func(string) bool) func(context.Context) error {
+	return func(ctx context.Context) error {
+		paths := slices.DeleteFunc(sortedPaths(i.n.files), not(of))
+		v, err := i.h.Look(ctx, host.Query{Files: paths})
+		if err != nil {
+			return err
 		}
+		for _, p := range paths {
+			if e, ok := v.Files[p]; !ok || seen(e) != fingerprintOf(i.n.files[p]) {
+				return fault.Newf("look at "+p, fault.Conflict, "it is not what was written; something else on the host writes it too")
+			}
+		}
+		return nil
 	}
-	return nil
 }
 
-// unwrite makes every file what it was.
-func (i *installation) unwrite(ctx context.Context) error {
-	p := i.r.Past
-	var changes []host.Change
-	var touched []string
-	paths := map[string]bool{}
-	for f := range i.r.Files {
-		paths[f] = true
-	}
-	for f := range p.Files {
-		paths[f] = true
-	}
-	v, err := i.h.Look(ctx, host.Query{Files: sortedPaths(paths)})
-	if err != nil {
-		return err
-	}
-	for _, f := range sortedPaths(paths) {
-		e, there := v.Files[f]
-		was, had := p.Files[f]
-		switch {
-		case had && there && seen(e) == fingerprintOf(was):
-			continue
-		case had:
-			changes = append(changes, host.Put(f, was))
-		case p.Written[f].fingerprint != (fingerprint{}): // somebody had removed it
-			changes = append(changes, host.Gone(f))
-		default:
-			changes = append(changes, former(f, i.r.Files[f]))
+// unwrite makes each of those of the files what it was.
+func (i *installation) unwrite(of func(string) bool) func(context.Context) error {
+	return func(ctx context.Context) error {
+		p := i.r.Past
+		var changes []host.Change
+		var touched []string
+		paths := slices.Concat(sortedPaths(i.r.Files), sortedPaths(p.Files))
+		slices.Sort(paths)
+		paths = slices.DeleteFunc(slices.Compact(paths), not(of))
+		v, err := i.h.Look(ctx, host.Query{Files: paths})
+		if err != nil {
+			return err
 		}
-		touched = append(touched, f)
+		for _, f := range paths {
+			e, there := v.Files[f]
+			was, had := p.Files[f]
+			switch {
+			case had && there && seen(e) == fingerprintOf(was):
+			case had:
+				changes, touched = append(changes, host.Put(f, was)), append(touched, f)
+			case p.Written[f].fingerprint != (fingerprint{}): // somebody had removed it
+				changes, touched = append(changes, host.Gone(f)), append(touched, f)
+			default:
+				changes, touched = append(changes, former(f, i.r.Files[f])), append(touched, f)
+			}
+			if w, recorded := p.Written[f]; recorded {
+				i.r.Files[f] = w
+			} else {
+				delete(i.r.Files, f)
+			}
+		}
+		if err := i.h.Change(ctx, append(changes, i.r.put())...); err != nil {
+			return err
+		}
+		return tell(ctx, i.h, touched)
 	}
-	i.r.Files = maps.Clone(p.Written)
-	if err := i.h.Change(ctx, append(changes, i.r.put())...); err != nil {
-		return err
-	}
-	return tell(ctx, i.h, touched)
 }
 
 // tell makes the services of the machine read files of ours that are theirs

@@ -58,6 +58,7 @@ type Pool struct {
 
 	mu     sync.Mutex
 	lines  map[string]*line
+	packs  map[string]*pack
 	closed bool
 }
 
@@ -78,16 +79,19 @@ func New(o Options) *Pool {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Pool{o: o, lines: map[string]*line{}, keys: keyring{parsed: map[string]parsedKey{}}}
+	return &Pool{o: o, lines: map[string]*line{}, packs: map[string]*pack{}, keys: keyring{parsed: map[string]parsedKey{}}}
 }
 
 // Close ends all connections. Calls that run fail.
 func (p *Pool) Close() error {
 	p.mu.Lock()
-	lines := p.lines
-	p.lines, p.closed = nil, true
+	lines, packs := p.lines, p.packs
+	p.lines, p.packs, p.closed = nil, nil, true
 	p.mu.Unlock()
 	var errs []error
+	for _, k := range packs {
+		errs = append(errs, k.close())
+	}
 	for _, l := range lines {
 		errs = append(errs, l.close())
 	}

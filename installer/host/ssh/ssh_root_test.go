@@ -297,12 +297,40 @@ func (l *lab) release(version string, files map[string]string) (string, bundle.M
 	return dir, m
 }
 
+// With the program that unpacks streams, and as releases from before it are
+// sent.
 func TestStage(t *testing.T) {
+	t.Run("streamed", func(t *testing.T) { testStage(t, unpacker(t), "share/own arrived damaged") })
+	t.Run("file by file", func(t *testing.T) { testStage(t, nil, "share/own has 3 bytes, not 5") })
+}
+
+// unpacker builds dcos-unpack.
+func unpacker(t *testing.T) []byte {
+	path := filepath.Join(t.TempDir(), "dcos-unpack")
+	cmd := exec.Command("go", "build", "-o", path, "dcos.example/dcos/installer/cmd/dcos-unpack")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func testStage(t *testing.T, unpacker []byte, damaged string) {
 	l := newLab(t)
+	release := func(version string, files map[string]string) (string, bundle.Manifest) {
+		if unpacker != nil {
+			files["bin/dcos-unpack"] = string(unpacker)
+		}
+		return l.release(version, files)
+	}
 	ctx := t.Context()
 	h := l.open(l.pool(), l.ref())
 	big := strings.Repeat("0123456789abcdef", 1<<16)
-	dir, m := l.release("1.0.0", map[string]string{"bin/tool": "#!/bin/sh\n", "share/big": big, "share/own": "one"})
+	dir, m := release("1.0.0", map[string]string{"bin/tool": "#!/bin/sh\n", "share/big": big, "share/own": "one"})
 	for range 2 {
 		if err := h.Stage(ctx, dir, m); err != nil {
 			t.Fatal(err)
@@ -314,7 +342,7 @@ func TestStage(t *testing.T) {
 		t.Errorf("%+v, %v", out, err)
 	}
 	// What the next release shares is not sent.
-	dir2, m2 := l.release("2.0.0", map[string]string{"bin/tool": "#!/bin/sh\n", "share/big": big, "share/own": "two"})
+	dir2, m2 := release("2.0.0", map[string]string{"bin/tool": "#!/bin/sh\n", "share/big": big, "share/own": "two"})
 	if err := os.WriteFile(filepath.Join(dir2, "share/big"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -326,7 +354,7 @@ func TestStage(t *testing.T) {
 		t.Errorf("%+v, %v", out, err)
 	}
 	// What broke off is taken up; a damaged older release is found out.
-	dir3, m3 := l.release("3.0.0", map[string]string{"bin/tool": "#!/bin/sh\n", "share/own": "three", "share/whole": "whole"})
+	dir3, m3 := release("3.0.0", map[string]string{"bin/tool": "#!/bin/sh\n", "share/own": "three", "share/whole": "whole"})
 	if err := errors.Join(h.WriteFile(ctx, host.ReleasePath(m3.Release())+".part/share/whole", host.File{Data: []byte("whole"), Mode: 0o644}),
 		os.WriteFile(filepath.Join(dir3, "share/whole"), nil, 0o600)); err != nil {
 		t.Fatal(err)
@@ -334,14 +362,14 @@ func TestStage(t *testing.T) {
 	if _, err := h.Run(ctx, "/bin/sh", "-c", "echo bad > "+at+"/bin/tool"); err != nil {
 		t.Fatal(err)
 	}
-	l.fails(h.Stage(ctx, dir3, m3), fault.Internal, "stage release 3.0.0", "older release is damaged")
+	l.fails(h.Stage(ctx, dir3, m3), fault.Internal, "stage release 3.0.0", "older release")
 	if err := os.WriteFile(filepath.Join(dir3, "share/own"), []byte("thr"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(h.Remove(ctx, at), h.Remove(ctx, host.ReleasePath(m2.Release()))); err != nil {
+	if err := errors.Join(h.Remove(ctx, at), h.Remove(ctx, host.ReleasePath(m2.Release())), h.Remove(ctx, host.ReleasePath(m3.Release())+".part")); err != nil {
 		t.Fatal(err)
 	}
-	l.fails(h.Stage(ctx, dir3, m3), fault.Internal, "share/own has 3 bytes, not 5")
+	l.fails(h.Stage(ctx, dir3, m3), fault.Internal, damaged)
 }
 
 // A connection that breaks in the middle of what is sent: nothing of it is

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"dcos.example/dcos/installer/bundle"
@@ -63,6 +64,9 @@ func (m *machine) stage(ctx context.Context, what string, files *release) error 
 	if err != nil {
 		return m.lost(what, err)
 	}
+	if i := slices.IndexFunc(files.rel.Files, func(f bundle.File) bool { return f.Path == unpacker }); i >= 0 {
+		return m.stream(ctx, what, files, plan, i, c.facts.RelabelPrograms())
+	}
 	files.send = plan.send
 	_, err = m.do(ctx, command{what: what, once: true, data: func() io.Reader { return files },
 		script: plan.script(at, files.rel, len(files.manifest), c.facts.RelabelPrograms())})
@@ -70,6 +74,60 @@ func (m *machine) stage(ctx context.Context, what string, files *release) error 
 		return fault.New("read the unpacked release in "+files.dir, fault.Internal, bad)
 	}
 	return err
+}
+
+// unpacker is the file of a release that puts streams of files together. A
+// release from before it is sent file by file.
+const unpacker = "bin/dcos-unpack"
+
+// stream sends what is missing in compressed form, after the program that
+// unpacks it. The program is the helper-th file of the release.
+func (m *machine) stream(ctx context.Context, what string, files *release, plan staging, helper int, relabel string) error {
+	packed, err := m.pool.pack(files.dir, files.rel, plan.send)
+	if err != nil {
+		return fault.New("pack the release in "+files.dir, fault.Internal, err)
+	}
+	program, err := os.Open(filepath.Join(files.dir, filepath.FromSlash(unpacker)))
+	if err != nil {
+		return fault.New("read the unpacked release in "+files.dir, fault.Internal, err)
+	}
+	defer program.Close()
+	at, size := host.ReleasePath(files.rel.Release()), files.rel.Files[helper].Size
+	_, err = m.do(ctx, command{what: what, once: true, script: plan.streamScript(at, files.rel, helper, relabel),
+		data: func() io.Reader { return io.MultiReader(io.NewSectionReader(program, 0, size), packed.reader()) }})
+	return err
+}
+
+// streamScript puts the release together with the program that comes first on
+// standard input.
+func (s staging) streamScript(at string, rel bundle.Manifest, helper int, relabel string) string {
+	var b strings.Builder
+	to := part(at)
+	b.WriteString("set -eu; umask 022\n")
+	s.links(&b, to, rel)
+	f := rel.Files[helper]
+	fmt.Fprintf(&b, "rm -f .unpack; head -c %[1]d > .unpack; [ \"$(sha256sum < .unpack)\" = '%[2]s  -' ] || exit %[3]d\nchmod 755 .unpack\n", f.Size, f.SHA256, cut)
+	fmt.Fprintf(&b, "./.unpack . %s; rm -f .unpack\n", rel.Digest())
+	if relabel != "" {
+		fmt.Fprintf(&b, "%s -- %s\n", relabel, quote(to))
+	}
+	fmt.Fprintf(&b, "cd /; rm -rf -- %[2]s; mv -T -- %[1]s %[2]s\ntrue", quote(to), quote(at))
+	return b.String()
+}
+
+// links makes the directories and links what older releases have.
+func (s staging) links(b *strings.Builder, to string, rel bundle.Manifest) {
+	dirs := map[string]bool{to: true}
+	for _, f := range rel.Files {
+		dirs[path.Join(to, path.Dir(f.Path))] = true
+	}
+	fmt.Fprintf(b, "mkdir -p -- %s\ncd %s\n", quoted(sortedKeys(dirs)), quote(to))
+	for _, i := range sortedKeys(s.link) {
+		// A link, or a copy where the file system has none, or one with another
+		// mode: the older release keeps its own.
+		fmt.Fprintf(b, "rm -f -- %[2]s; [ \"$(stat -c %%a -- %[1]s)\" = %[3]o ] && ln -- %[1]s %[2]s 2>/dev/null || cp -- %[1]s %[2]s\n",
+			quote(s.link[i]), quote(rel.Files[i].Path), rel.Files[i].Mode.Perm())
+	}
 }
 
 // part is where a release is put together.
@@ -147,17 +205,7 @@ func (s staging) script(at string, rel bundle.Manifest, manifest int, relabel st
 	var b strings.Builder
 	to := part(at)
 	b.WriteString("set -eu; umask 022\n")
-	dirs := map[string]bool{to: true}
-	for _, f := range rel.Files {
-		dirs[path.Join(to, path.Dir(f.Path))] = true
-	}
-	fmt.Fprintf(&b, "mkdir -p -- %s\ncd %s\n", quoted(sortedKeys(dirs)), quote(to))
-	for _, i := range sortedKeys(s.link) {
-		// A link, or a copy where the file system has none, or one with another
-		// mode: the older release keeps its own.
-		fmt.Fprintf(&b, "rm -f -- %[2]s; [ \"$(stat -c %%a -- %[1]s)\" = %[3]o ] && ln -- %[1]s %[2]s 2>/dev/null || cp -- %[1]s %[2]s\n",
-			quote(s.link[i]), quote(rel.Files[i].Path), rel.Files[i].Mode.Perm())
-	}
+	s.links(&b, to, rel)
 	for _, i := range s.send {
 		f := rel.Files[i]
 		fmt.Fprintf(&b, "rm -f -- %[1]s; head -c %[2]d > %[1]s; [ \"$(stat -c %%s -- %[1]s)\" = %[2]d ] || exit %[3]d\n", quote(f.Path), f.Size, cut)
