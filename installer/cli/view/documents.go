@@ -208,7 +208,6 @@ type PendingStatus struct {
 	Name  string `json:"name"`
 	Op    string `json:"op"`
 	Error string `json:"error,omitempty"`
-}
 	// Step is the last that is known of; StepDone says that it was ended.
 	Step     string `json:"step,omitempty"`
 	StepDone bool   `json:"stepDone,omitempty"`
@@ -227,6 +226,7 @@ func (x PendingStatus) text() string {
 		line += ": " + x.Error
 	}
 	return line
+}
 
 func (Status) Kind() string { return "status" }
 
@@ -280,19 +280,19 @@ type Run struct {
 	Result    string         `json:"result"`
 	Counts    map[string]int `json:"counts,omitempty"`
 	Serial    uint64         `json:"serial"`
+	// Unfinished are the changes that it began and did not end.
+	Unfinished []PendingStatus `json:"unfinished,omitempty"`
 }
 
 // History is the answer of history, oldest first.
 type History struct {
-	// Unfinished are the changes that it began and did not end.
-	Unfinished []PendingStatus `json:"unfinished,omitempty"`
 	Runs []Run `json:"runs"`
+	// Verbose shows people what did not finish, too.
+	Verbose bool `json:"-"`
 }
 
 func (History) Kind() string { return "history" }
 
-	// Verbose shows people what did not finish, too.
-	Verbose bool `json:"-"`
 func (d History) WriteText(p *Printer) {
 	if len(d.Runs) == 0 {
 		p.Printf("Nothing was done yet.\n")
@@ -313,10 +313,6 @@ func (d History) WriteText(p *Printer) {
 		rows = append(rows, []string{r.Start.Local().Format(time.DateTime), r.Operation, r.Result, took, r.User, strings.TrimSuffix(countsText(n, true), ".")})
 	}
 	p.table("", rows)
-}
-
-// Message is a plain answer: a version, a file that was written.
-type Message struct {
 	if !d.Verbose {
 		return
 	}
@@ -328,6 +324,10 @@ type Message struct {
 			p.Printf("  %s\n", x.text())
 		}
 	}
+}
+
+// Message is a plain answer: a version, a file that was written.
+type Message struct {
 	What   string            `json:"-"`
 	Text   string            `json:"text"`
 	Fields map[string]string `json:"fields,omitempty"`
