@@ -302,7 +302,11 @@ func (f *flight) fly(ctx context.Context, targets []preflight.Target) (view.Pref
 			h.Absent = "it is gone; an apply makes it anew"
 		}
 	}
-	in := preflight.Input{Hosts: hosts, Resolvers: top.Cluster.Resolvers, Ignore: ignore, ClusterID: f.clusterID(),
+	id := f.clusterID()
+	for _, h := range hosts { // one that installed itself is ours, too
+		h.Known = h.Known || id != "" && h.Cluster() == id
+	}
+	in := preflight.Input{Hosts: hosts, Resolvers: top.Cluster.Resolvers, Ignore: ignore, ClusterID: id,
 		Release: preflight.Release{Name: f.manifest.Release(), Arch: preflight.Arch(f.probe)}}
 	for _, file := range f.manifest.Files {
 		in.Release.Bytes += file.Size

@@ -295,5 +295,9 @@ type Host struct {
 	NoProbe string
 }
 
+// Cluster is the id of the cluster that the host belongs to by its own files;
+// empty: none, or nothing is known.
+func (h *Host) Cluster() string { return h.Facts.text("cluster-id") }
+
 // reached says that the host answered.
 func (h *Host) reached() bool { return h.Absent == "" && h.Unreached == nil && h.Facts != nil }

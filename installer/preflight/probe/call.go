@@ -83,7 +83,7 @@ func (c *caller) measure(ctx context.Context) Link {
 	wg.Wait()
 	if c.p.DNS {
 		l.UDP = Open
-		if a := ask(ctx, netip.AddrPortFrom(c.p.Addr, 53)); a.Error != "" {
+		if a := ask(ctx, netip.AddrPortFrom(c.p.Addr, 53), ours); a.Error != "" {
 			l.UDP = a.Error
 		}
 	}
@@ -302,13 +302,21 @@ func deadline(ctx context.Context, d time.Duration) time.Time {
 	return at
 }
 
-// ask sends a resolver a question that every one can answer: who the root's
-// name servers are. Any answer counts; what it says is the resolver's matter.
-func ask(ctx context.Context, at netip.AddrPort) Resolver {
+// Questions to a DNS server: a name, the type, and the class IN. Anybody can
+// say who the root's name servers are. The address of leader.mesos a server of
+// the cluster knows by itself: it passes the question on to nobody.
+const (
+	root = "\x00\x00\x02\x00\x01"
+	ours = "\x06leader\x05mesos\x00\x00\x01\x00\x01"
+)
+
+// ask sends a server a question that it can answer. Any answer counts; what it
+// says is the server's matter.
+func ask(ctx context.Context, at netip.AddrPort, what string) Resolver {
 	r := Resolver{Addr: at}
 	const tries, each = 2, 500 * time.Millisecond
-	// id, recursion desired, one question: root, type NS, class IN
-	question := []byte{0xdc, 0x05, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 1}
+	// id, recursion desired, one question
+	question := append([]byte{0xdc, 0x05, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0}, what...)
 	for range tries {
 		sent := time.Now()
 		err := func() error {

@@ -139,7 +139,7 @@ func Run(ctx context.Context, s Spec) Report {
 		wg.Go(func() { r.Links[i] = (&caller{s: s, p: p}).measure(ctx) })
 	}
 	for i, a := range s.Resolvers {
-		wg.Go(func() { r.Resolvers[i] = ask(ctx, a) })
+		wg.Go(func() { r.Resolvers[i] = ask(ctx, a, root) })
 	}
 	if s.Kernel {
 		wg.Go(func() { r.Kernel = kernel() })
