@@ -4,7 +4,7 @@
 // The ensemble below the store decides who is a member. The leading master
 // writes that down as one record (package keeper), every host follows the
 // record (Source), and a master that starts finds its way in (packages entry
-// and seat). ADR 0011 has the reasons.
+// and seat). ADR 0014 has the reasons.
 package membership
 
 import (

@@ -153,7 +153,7 @@ func kv(b state.Backend) http.Handler {
 
 // world is a set of hosts, some of which run a master.
 type world struct {
-	t     *testing.T
+	t     testing.TB
 	net   int // the second number of addresses
 	hosts map[string]*hostProcess
 	seed  config.Masters
@@ -169,7 +169,7 @@ type hostProcess struct {
 	done chan struct{}
 }
 
-func newWorld(t *testing.T, net int, founders ...string) *world {
+func newWorld(t testing.TB, net int, founders ...string) *world {
 	w := &world{t: t, net: net, hosts: map[string]*hostProcess{}, c: membership.Client{HTTP: &http.Client{}, Base: base}}
 	w.seed.Founders = founders
 	t.Cleanup(func() {
