@@ -144,6 +144,9 @@ func (r *run) preflightBefore(ctx context.Context, w *work, operation string) er
 	if !slices.ContainsFunc(targets, func(t preflight.Target) bool { return t.Absent == "" && changed[t.Name] }) {
 		return nil // the provider makes all of them
 	}
+	for i := range targets {
+		targets[i].Witness = !changed[targets[i].Name]
+	}
 	if err := f.read(w.release.Bundle); err != nil {
 		return err
 	}

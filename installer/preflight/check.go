@@ -194,6 +194,9 @@ func Judge(in Input) []Result {
 			first := ""
 			if len(f.hosts) > 0 {
 				first = f.hosts[0]
+				if !slices.ContainsFunc(f.hosts, func(n string) bool { return !byName[n].Witness }) {
+					continue
+				}
 			}
 			whole[first] = append(whole[first], func() { add(c, strings.Join(f.hosts, ", "), "", f.verdict) })
 		}
@@ -206,6 +209,10 @@ func Judge(in Input) []Result {
 				c := &table[i]
 				switch {
 				case !c.applies(h):
+				case h.Witness && c.ID == idReach && !h.reached():
+					v := c.host(h, &in)
+					add(c, h.Name, "", unknown("%s", v.measured)) // it changes nothing
+				case h.Witness && c.host != nil:
 				case c.ID == idReach || c.host != nil && h.reached():
 					if v := c.host(h, &in); v.state != "" {
 						add(c, h.Name, "", v)

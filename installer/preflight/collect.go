@@ -47,10 +47,10 @@ type Target struct {
 	Name string
 	Role Role
 	Addr netip.Addr
-	// Shared, Known and Absent are as in Host.
-	Shared, Known bool
-	Absent        string
-	Ref           host.Ref
+	// Shared, Known, Witness and Absent are as in Host.
+	Shared, Known, Witness bool
+	Absent                 string
+	Ref                    host.Ref
 }
 
 // Options is what Collect needs.
@@ -75,7 +75,7 @@ func Collect(ctx context.Context, o Options) []*Host {
 	var g errgroup.Group
 	g.SetLimit(max(o.Parallel, 1))
 	for i, t := range o.Targets {
-		c.hosts[i] = &Host{Name: t.Name, Role: t.Role, Addr: t.Addr, Shared: t.Shared, Known: t.Known, Absent: t.Absent}
+		c.hosts[i] = &Host{Name: t.Name, Role: t.Role, Addr: t.Addr, Shared: t.Shared, Known: t.Known, Witness: t.Witness, Absent: t.Absent}
 		if t.Absent == "" {
 			g.Go(func() error {
 				c.ask(ctx, i)
@@ -252,11 +252,13 @@ func plan(hosts []*Host, runs func(int) bool, resolvers []netip.AddrPort) []*pro
 	wait := time.Duration(len(list)) * eachHost
 	for _, i := range list {
 		h := hosts[i]
-		out[i] = &probe.Spec{Nonce: nonce, Name: h.Name, Addr: h.Addr, Wait: probeTime + wait, Meet: meetTime + wait,
-			Resolvers: resolvers, StateDir: config.VarDir, Fsync: isMaster(h), Kernel: !h.Known}
+		out[i] = &probe.Spec{Nonce: nonce, Name: h.Name, Addr: h.Addr, Wait: probeTime + wait, Meet: meetTime + wait}
+		if !h.Witness {
+			out[i].Resolvers, out[i].StateDir, out[i].Fsync, out[i].Kernel = resolvers, config.VarDir, isMaster(h), !h.Known
+		}
 	}
 	link := func(i, j int) {
-		if i == j || hosts[i].Addr == hosts[j].Addr {
+		if i == j || hosts[i].Addr == hosts[j].Addr || hosts[i].Witness && hosts[j].Witness {
 			return
 		}
 		from, to := hosts[i], hosts[j]

@@ -280,6 +280,9 @@ type Host struct {
 	Shared bool
 	// Known says that this stack has installed the host, or begun to.
 	Known bool
+	// Witness says that nothing is to be changed on the host: it is looked at
+	// for the sake of those where something is.
+	Witness bool
 	// Absent says why the host is not looked at, if it is not made yet.
 	Absent string
 

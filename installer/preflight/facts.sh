@@ -5,6 +5,8 @@ echo 'dcos-facts 1'
 LC_ALL=C export LC_ALL
 r() { read -r v 2>/dev/null < "$2" && echo "$1 $v"; }
 has() { command -v "$1" >/dev/null 2>&1; }
+# Nothing that is asked may keep the answer waiting.
+if has timeout; then in2s() { timeout 2 "$@" 2>/dev/null; }; else in2s() { "$@" 2>/dev/null; }; fi
 
 # Who and what.
 date '+now %s%N%nzone %z %Z'
@@ -17,8 +19,8 @@ r init /proc/1/comm
 [ -r /etc/os-release ] && ( . /etc/os-release; echo "os $ID ${VERSION_ID:-rolling}" )
 for f in /etc/ssh/ssh_host_*_key.pub; do [ -r "$f" ] && read -r t k _ < "$f" && echo "host-key $t $k"; done
 if has systemctl; then
-  systemctl --version 2>/dev/null | { read -r _ v _ && echo "systemd $v"; }
-  echo "systemd-state $(systemctl is-system-running 2>/dev/null)"
+  in2s systemctl --version | { read -r _ v _ && echo "systemd $v"; }
+  echo "systemd-state $(in2s systemctl is-system-running)"
 fi
 for t in cat cp chmod chown cut date df du find getent grep head id ip kill ln ls mkdir mktemp modprobe mv nft readlink rm rmdir sed sha256sum sh sort stat sync tail tar test timeout tr uname xargs zstd gzip; do
   has $t && echo "tool $t"
@@ -114,7 +116,7 @@ for f in tcp tcp6 udp udp6; do
   done < /proc/net/$f
 done
 if [ "$inodes" != ' ' ]; then
-  ls -l /proc/[0-9]*/fd 2>/dev/null | while read -r l; do
+  in2s ls -l /proc/[0-9]*/fd | while read -r l; do
     case $l in
     /proc/*) p=${l#/proc/}; p=${p%%/*};;
     *'socket:['*)
@@ -125,17 +127,17 @@ if [ "$inodes" != ' ' ]; then
 fi
 
 # Firewalls and mandatory access control.
-has systemctl && systemctl is-active firewalld ufw 2>/dev/null | {
+has systemctl && in2s systemctl is-active firewalld ufw | {
   read -r s && [ "$s" = active ] && echo 'firewall firewalld'
   read -r s && [ "$s" = active ] && echo 'firewall ufw'
 }
 if has nft; then
-  nft list chains 2>/dev/null | while read -r l; do
+  in2s nft list chains | while read -r l; do
     case $l in table*) t=${l#table }; t=${t% \{};; chain*) c=${l#chain }; c=${c% \{};; *hook*policy*drop*) echo "chain-drops ${l#*hook }|$t $c";; esac
   done
 fi
 if [ -s /proc/net/ip_tables_names ] && has iptables-legacy; then
-  iptables-legacy -S 2>/dev/null | while read -r o c p _; do [ "$o $p" = '-P DROP' ] && echo "chain-drops $c|iptables-legacy filter $c"; done
+  in2s iptables-legacy -S | while read -r o c p _; do [ "$o $p" = '-P DROP' ] && echo "chain-drops $c|iptables-legacy filter $c"; done
 fi
 r selinux /sys/fs/selinux/enforce
 [ -r /etc/selinux/config ] && while IFS='=' read -r k v; do [ "$k" = SELINUXTYPE ] && echo "selinux-type $v"; done < /etc/selinux/config
@@ -154,12 +156,11 @@ done < /etc/hosts 2>/dev/null
 if [ -L /etc/resolv.conf ]; then echo "resolv-conf link $(readlink -f /etc/resolv.conf)"
 elif [ -e /etc/resolv.conf ]; then read -r l < /etc/resolv.conf; echo "resolv-conf file $l"
 else echo 'resolv-conf none'; fi
-grep -hsE '^[[:space:]]*dns[[:space:]]*=' /etc/NetworkManager/NetworkManager.conf /etc/NetworkManager/conf.d/*.conf | while read -r l; do echo "networkmanager $l"; done
 
 # What is there already.
 for p in /opt/mesosphere /etc/mesosphere /opt/dcos /etc/dcos /etc/dcos/master.json /etc/dcos/agent.json /var/lib/dcos/master /var/lib/dcos/agent \
   /var/lib/dcos/containerd /var/lib/dcos/bootstrap.json /etc/systemd/system/dcos-master.service /etc/systemd/system/dcos-agent.service \
-  /run/reboot-required /var/run/reboot-required /run/reboot-needed /etc/resolvconf/run/interface; do
+  /run/reboot-required /var/run/reboot-required /run/reboot-needed /etc/dhcp/dhclient-enter-hooks.d; do
   [ -e $p ] && echo "path $p"
 done
 [ -r /var/lib/dcos/bootstrap.json ] && {

@@ -228,7 +228,7 @@ var failing = []struct {
 		set("route", "eth0 0000000A 00FFFFFF", "eth1 0001000A 00FFFFFF")), "m1", []string{"1, with networks on eth0, eth1", "rp_filter=2"}},
 	{"mtu-interface", on("m1", func(h *preflight.Host) { h.Probe.Interface.MTU = 576 }), "m1", []string{"576 on eth0", "1280"}},
 	{"hostname", set("resolves-self"), "m1", []string{"m1 is in neither", "echo '10.0.0.11 m1' >> /etc/hosts"}},
-	{"resolv-conf", set("process", "NetworkManager 842 /usr/sbin/NetworkManager"), "m1", []string{"NetworkManager writes it", "dns=none"}},
+	{"resolv-conf", set("process", "dhcpcd 842 /usr/sbin/dhcpcd"), "m1", []string{"dhcpcd writes it", "nohook"}},
 	{"resolv-conf", set("process", "dhclient 842 /usr/sbin/dhclient"), "m1", []string{"dhclient writes it", "make_resolv_conf"}},
 	{"resolv-conf", set("resolv-conf", "link /run/netconfig/resolv.conf"), "m1", []string{"netconfig"}},
 	{"resolv-conf", set("resolv-conf", "link /run/resolvconf/resolv.conf"), "m1", []string{"resolvconf"}},
@@ -364,7 +364,7 @@ func TestSystems(t *testing.T) {
 	for system, want := range map[string][]string{
 		"debian-12":    nil,
 		"ubuntu-24.04": nil,
-		"rhel-9":       {"firewall-forward", "resolv-conf"},
+		"rhel-9":       {"firewall-forward"},
 		"sles-15":      {"cgroup-version", "firewall-forward", "resolv-conf", "swap"},
 	} {
 		t.Run(system, func(t *testing.T) {
@@ -429,6 +429,35 @@ func TestHostsThatAreNotThere(t *testing.T) {
 	}
 	if n := byHost["m3"]; n[preflight.Passed] < 40 || n[preflight.Failed] > 0 {
 		t.Errorf("m3: %v", n)
+	}
+}
+
+// Hosts that are only looked at for others are judged by what concerns those.
+func TestWitnesses(t *testing.T) {
+	in := cluster(t, "debian-12")
+	for _, h := range in.Hosts[:3] {
+		h.Witness = true
+	}
+	all(set("swap", "/dev/sda3 2097148"), listening("m1", "tcp 00000000:01BB", "nginx"),
+		link("m1", "a1", func(l *probe.Link) { l.Ports[5051] = "no answer" }),
+		on("m2", func(h *preflight.Host) { h.Facts["hostname"] = []string{"m1"} }),
+		on("p1", func(h *preflight.Host) { h.Facts["machine-id"] = []string{"4c4c4544004210378051c2c04f383911"} }),
+		on("m3", func(h *preflight.Host) { h.Facts, h.Probe, h.Unreached = nil, nil, errors.New("no route to host") }))(in)
+	got := map[string]bool{}
+	for _, r := range preflight.Judge(*in) {
+		if r.State == preflight.Failed {
+			got[r.Check+" "+r.Host] = true
+		}
+		if r.Host == "m3" && r.State != preflight.Unknown {
+			t.Errorf("%+v", r)
+		}
+	}
+	if len(got) != 2 || !got["mesh-tcp m1"] || !got["dup-machine-id m1, p1"] {
+		t.Errorf("failed: %v", got)
+	}
+	specs := preflight.Plan(in.Hosts, func(i int) bool { return i != 2 }, nil)
+	if s := specs[0]; s.Fsync || s.Kernel || s.StateDir != "" || len(s.Peers) != 2 {
+		t.Errorf("m1: %+v", s)
 	}
 }
 

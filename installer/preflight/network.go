@@ -67,7 +67,7 @@ func networkChecks() []Check {
 		{ID: "hostname", Title: "The host finds its own name", Scope: ScopeHost, Severity: Warning, Machine: true,
 			Measures: "whether /etc/hosts or nss-myhostname answers for the host's name", Limit: "one of them", Fix: "add the host's address and name to /etc/hosts: sudo and others wait for DNS otherwise", host: judgeHostname},
 		{ID: "resolv-conf", Title: "Nobody else writes resolv.conf", Scope: ScopeHost, Severity: Warning, Machine: true,
-			Measures: "what /etc/resolv.conf is, and programs that write it", Limit: "nothing that would write over the cluster's",
+			Measures: "what /etc/resolv.conf is, and programs that write it", Limit: "nothing but systemd-resolved, NetworkManager or dhclient, which the installer tells what to do",
 			Fix: "tell it to leave the file alone", host: judgeResolvConf},
 		{ID: "resolvers", Title: "The cluster's resolvers answer", Scope: ScopeHost, Severity: Warning,
 			Measures: "a question for the root to each resolver in the file", Limit: "an answer from each within 1 s",
@@ -304,27 +304,23 @@ func judgeHostname(h *Host, _ *Input) verdict {
 	return fail("%s is in neither", h.Facts.text("hostname")).do("on %s: echo '%s %s' >> /etc/hosts", h.Name, h.Addr, h.Facts.text("hostname"))
 }
 
+// judgeResolvConf knows what the installer tells to leave the file alone:
+// NetworkManager by a drop-in, dhclient by a hook.
 func judgeResolvConf(h *Host, _ *Input) verdict {
 	v, ok := h.Facts.one("resolv-conf")
 	if !ok {
 		return unknown("there was no answer")
 	}
 	kind, what, _ := strings.Cut(v, " ")
-	left := false
-	for _, l := range h.Facts["networkmanager"] {
-		_, value, _ := strings.Cut(l, "=")
-		left = left || strings.TrimSpace(value) == "none" || strings.TrimSpace(value) == "systemd-resolved"
-	}
 	switch {
 	case strings.HasPrefix(what, "/run/netconfig"):
 		return fail("a link to %s, written by netconfig", what).do("on %s: set NETCONFIG_DNS_POLICY=\"\" in /etc/sysconfig/network/config and run netconfig update -f", h.Name)
 	case strings.HasPrefix(what, "/run/resolvconf"):
 		return fail("a link to %s, written by resolvconf", what).do("on %s: apt remove resolvconf, or resolvconf --disable-updates", h.Name)
-	case len(h.Facts.processes("NetworkManager")) > 0 && !left:
-		return fail("NetworkManager writes it").do("on %s: printf '[main]\\ndns=none\\n' > /etc/NetworkManager/conf.d/90-dcos.conf && systemctl reload NetworkManager", h.Name)
-	case len(h.Facts.processes("dhclient", "dhcpcd")) > 0:
-		p := h.Facts.processes("dhclient", "dhcpcd")[0].name
-		return fail("%s writes it", p).do("on %s: for dhclient, echo 'make_resolv_conf() { :; }' > /etc/dhcp/dhclient-enter-hooks.d/dcos; for dhcpcd, nohook resolv.conf in /etc/dhcpcd.conf", h.Name)
+	case len(h.Facts.processes("dhcpcd")) > 0:
+		return fail("dhcpcd writes it").do("on %s: echo nohook resolv.conf >> /etc/dhcpcd.conf && systemctl restart dhcpcd", h.Name)
+	case len(h.Facts.processes("dhclient")) > 0 && !h.Facts.has("path", "/etc/dhcp/dhclient-enter-hooks.d"):
+		return fail("dhclient writes it, and reads no hooks").do("on %s: add make_resolv_conf() { :; } to /etc/dhclient-enter-hooks and chmod +x it", h.Name)
 	case kind == "link":
 		return pass("a link to %s", what)
 	case kind == "none":

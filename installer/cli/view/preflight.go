@@ -79,6 +79,9 @@ func (Preflight) Kind() string { return "preflight" }
 // WriteText shows failures first, errors before warnings, each once for all
 // hosts that have it.
 func (d Preflight) WriteText(p *Printer) {
+	if d.Before != "" {
+		p.Printf("\n")
+	}
 	for _, sev := range []preflight.Severity{preflight.Error, preflight.Warning} {
 		d.failures(p, sev)
 	}
