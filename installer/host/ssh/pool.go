@@ -12,7 +12,9 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -59,6 +61,7 @@ type Pool struct {
 	mu     sync.Mutex
 	lines  map[string]*line
 	packs  map[string]*pack
+	old    []*pack // that are not used any more
 	closed bool
 }
 
@@ -85,7 +88,7 @@ func New(o Options) *Pool {
 // Close ends all connections. Calls that run fail.
 func (p *Pool) Close() error {
 	p.mu.Lock()
-	lines, packs := p.lines, p.packs
+	lines, packs := p.lines, slices.Concat(slices.Collect(maps.Values(p.packs)), p.old)
 	p.lines, p.packs, p.closed = nil, nil, true
 	p.mu.Unlock()
 	var errs []error

@@ -95,6 +95,9 @@ func (m *machine) stream(ctx context.Context, what string, files *release, plan 
 	at, size := host.ReleasePath(files.rel.Release()), files.rel.Files[helper].Size
 	_, err = m.do(ctx, command{what: what, once: true, script: plan.streamScript(at, files.rel, helper, relabel),
 		data: func() io.Reader { return io.MultiReader(io.NewSectionReader(program, 0, size), packed.reader()) }})
+	if fault.Is(err, fault.Internal) {
+		m.pool.spoilt(packed)
+	}
 	return err
 }
 
