@@ -19,6 +19,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -156,6 +157,7 @@ type world struct {
 	t     testing.TB
 	net   int // the second number of addresses
 	hosts map[string]*hostProcess
+	where sync.Map // address by name, for writers that run meanwhile
 	seed  config.Masters
 	c     membership.Client
 }
@@ -211,6 +213,7 @@ func (w *world) host(name string) {
 // at gives a stopped host another address.
 func (w *world) at(name string, n int) {
 	w.hosts[name].addr = netip.AddrFrom4([4]byte{127, 40, byte(w.net), byte(n)})
+	w.where.Store(name, w.hosts[name].addr)
 }
 
 // dir is a directory with a short path: sockets lie in it.
@@ -351,7 +354,11 @@ func (w *world) put(ctx context.Context, id string, names ...string) error {
 func (w *world) kv(ctx context.Context, method, id, name string) error {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, method, base(w.hosts[name].addr)+"/kv/"+id, nil)
+	addr, ok := w.where.Load(name)
+	if !ok {
+		return fault.Newf("reach "+name, fault.Unavailable, "there is no such host yet")
+	}
+	req, err := http.NewRequestWithContext(ctx, method, base(addr.(netip.Addr))+"/kv/"+id, nil)
 	if err != nil {
 		return err
 	}
