@@ -16,7 +16,15 @@ import (
 	"dcos.example/dcos/runtime/task"
 )
 
-// hosts of living tasks: how many run, and how many are there at all.
+// counted is running for those who do not hold mu.
+func (m *master) counted() (running, all int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.running()
+}
+
+// running is how many tasks run, and how many are there at all. The caller
+// holds mu.
 func (m *master) running() (running, all int) {
 	for _, t := range m.tasks {
 		all++
@@ -105,7 +113,7 @@ func TestNoRoomElsewhere(t *testing.T) {
 		}
 		r.m.drain("host-0")
 		r.after(25 * time.Second)
-		if _, n := r.m.running(); n != 8 {
+		if _, n := r.m.counted(); n != 8 {
 			t.Fatalf("%d instances while a place is looked for", n)
 		}
 		r.after(time.Minute)
@@ -245,7 +253,7 @@ func TestDrainsNeverGoBelowTheMinimum(t *testing.T) {
 						failed = fmt.Sprintf("host-%d is not empty: %v", h, s)
 					}
 				}
-				if running, all := m.running(); running != target || all != target {
+				if running, all := m.counted(); running != target || all != target {
 					failed = fmt.Sprintf("%d of %d run at the end, want %d", running, all, target)
 				}
 			}

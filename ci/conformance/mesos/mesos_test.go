@@ -296,6 +296,28 @@ func TestOperator(t *testing.T) {
 	}
 }
 
+// TestDrain takes an agent without tasks of its own out of use and back.
+func TestDrain(t *testing.T) {
+	say := func(typ, field, id, more string) target.Answer {
+		return c.Ask(t, "POST", operatorAPI, `{"type":"`+typ+`","`+field+`":{"agent_id":{"value":"`+id+`"}`+more+`}}`, "Content-Type", asJSON)
+	}
+	say("DRAIN_AGENT", "drain_agent", "none", "").Is(t, 400, "Unknown agent")
+	say("DEACTIVATE_AGENT", "deactivate_agent", "none", "").Is(t, 400, "Unknown agent")
+	say("MARK_AGENT_GONE", "mark_agent_gone", "none", "").Is(t, 404, "Agent 'none' not found")
+	c.Ask(t, "POST", operatorAPI, `{"type":"DRAIN_AGENT"}`, "Content-Type", asJSON).Is(t, 400, "Expecting 'drain_agent' to be present")
+	var state struct{ Slaves []struct{ ID string } }
+	c.Ask(t, "GET", "/mesos/slaves", "").JSON(t, &state)
+	id := state.Slaves[0].ID
+	say("REACTIVATE_AGENT", "reactivate_agent", id, "").Is(t, 400, "Agent is not deactivated")
+	say("DEACTIVATE_AGENT", "deactivate_agent", id, "").Is(t, 200)
+	c.Ask(t, "GET", "/mesos/slaves?slave_id="+id, "").Is(t, 200, `"deactivated":true`, `"active":false`)
+	say("REACTIVATE_AGENT", "reactivate_agent", id, "").Is(t, 200)
+	c.Ask(t, "GET", "/mesos/slaves?slave_id="+id, "").Is(t, 200, `"deactivated":false`)
+	c.Ask(t, "GET", "/mesos/maintenance/schedule", "").Is(t, 200).Has(t, "Content-Type", asJSON)
+	c.Ask(t, "GET", "/mesos/maintenance/status", "").Is(t, 200).Has(t, "Content-Type", asJSON)
+	c.Ask(t, "POST", "/mesos/machine/up", `[]`, "Content-Type", asJSON).Is(t, 400, "List of machines is empty")
+}
+
 func TestViews(t *testing.T) {
 	for _, path := range []string{"/mesos/state", "/mesos/master/state", "/mesos/state.json", "/mesos/master/state.json"} {
 		c.Ask(t, "GET", path, "").Is(t, 200).Has(t, "Content-Type", asJSON).Keys(t, "version", "start_time", "elected_time", "id", "pid", "hostname",

@@ -57,7 +57,7 @@ func (c *Core) moveDrain(ctx context.Context, id task.AgentID, e drain.Event, wa
 	if err != nil {
 		return err
 	}
-	c.log.Info("agent is "+string(e)+"ed by an operator", "agent", id, "state", d.State, "mark_gone", d.MarkGone)
+	c.log.Info("an operator spoke of an agent", "agent", id, "call", e, "state", d.State, "mark_gone", d.MarkGone)
 	c.mu.Lock()
 	if e == drain.Drain {
 		c.forgetDrainKills(id)
