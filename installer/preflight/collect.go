@@ -254,7 +254,7 @@ func plan(hosts []*Host, runs func(int) bool, resolvers []netip.AddrPort) []*pro
 		h := hosts[i]
 		out[i] = &probe.Spec{Nonce: nonce, Name: h.Name, Addr: h.Addr, Wait: probeTime + wait, Meet: meetTime + wait}
 		if !h.Witness {
-			out[i].Resolvers, out[i].StateDir, out[i].Fsync, out[i].Kernel = resolvers, config.VarDir, isMaster(h), !h.Known
+			out[i].Resolvers, out[i].StateDir, out[i].Fsync, out[i].Kernel = resolvers, config.VarDir, isMaster(h), !h.installed()
 		}
 	}
 	link := func(i, j int) {
@@ -270,7 +270,7 @@ func plan(hosts []*Host, runs func(int) bool, resolvers []netip.AddrPort) []*pro
 			switch ours, taken := to.listens("tcp", port); {
 			case ours:
 				p.Busy = append(p.Busy, port)
-			case !taken && !to.Known:
+			case !taken && !to.installed():
 				p.Ports = append(p.Ports, port)
 				if !slices.Contains(out[j].Listen, port) {
 					out[j].Listen = append(out[j].Listen, port)
@@ -280,7 +280,7 @@ func plan(hosts []*Host, runs func(int) bool, resolvers []netip.AddrPort) []*pro
 		switch ours, taken := to.listens("udp", config.PortDNS); {
 		case ours:
 			p.DNS = true
-		case !taken && !to.Known:
+		case !taken && !to.installed():
 			p.UDP, out[j].UDP = config.PortDNS, config.PortDNS
 		}
 		if len(p.Ports) > 0 {

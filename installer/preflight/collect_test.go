@@ -211,7 +211,7 @@ func TestCollectInstalled(t *testing.T) {
 	w, o := newWorld(t)
 	o.Targets = o.Targets[:2]
 	o.Targets[0].Known = true
-	w["m1"].facts = strings.Replace(w["m1"].facts, "end ", "probe "+o.ProbePath+"\nlisten tcp 0B00000A:13BA 77\nsocket 77 300 dcosd\nlisten udp 0B00000A:0035 78\nsocket 78 300 dcosd\nend ", 1)
+	w["m1"].facts = strings.Replace(w["m1"].facts, "end ", "path /etc/systemd/system/dcos-master.service\nprobe "+o.ProbePath+"\nlisten tcp 0B00000A:13BA 77\nsocket 77 300 dcosd\nlisten udp 0B00000A:0035 78\nsocket 78 300 dcosd\nend ", 1)
 	w["m1"].files[o.ProbePath] = host.File{Mode: 0o700}
 	hosts := preflight.Collect(t.Context(), o)
 	if hosts[0].Probe == nil || len(w["m1"].files) != 1 {

@@ -302,5 +302,11 @@ type Host struct {
 // empty: none, or nothing is known.
 func (h *Host) Cluster() string { return h.Facts.text("cluster-id") }
 
+// installed says that units of the cluster are on the host: they may listen,
+// or begin to at any moment.
+func (h *Host) installed() bool {
+	return h.Known && (h.Facts.has("path", config.UnitDir+"/"+config.UnitMaster) || h.Facts.has("path", config.UnitDir+"/"+config.UnitAgent))
+}
+
 // reached says that the host answered.
 func (h *Host) reached() bool { return h.Absent == "" && h.Unreached == nil && h.Facts != nil }

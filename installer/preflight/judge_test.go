@@ -393,7 +393,7 @@ func TestInstalled(t *testing.T) {
 	in := cluster(t, "debian-12")
 	for _, h := range in.Hosts {
 		h.Known = true
-		h.Facts["path"] = []string{"/opt/dcos", "/etc/dcos", "/var/lib/dcos/bootstrap.json"}
+		h.Facts["path"] = []string{"/opt/dcos", "/etc/dcos", "/var/lib/dcos/bootstrap.json", "/etc/systemd/system/dcos-master.service"}
 		h.Facts["cluster-id"] = []string{"c-1"}
 		h.Facts["listen"] = []string{"tcp 0B00000A:01BB 1", "tcp 0B00000A:13BA 2", "tcp 0100007F:13BA 3", "udp 0B00000A:0035 4", "udp 016433C6:0035 5"}
 		h.Facts["socket"] = []string{"1 300 dcosd", "2 300 dcosd", "3 300 dcosd", "4 300 dcosd", "5 300 dcosd"}

@@ -99,6 +99,8 @@ func judgeFeature(h *Host, module, fix string) verdict {
 		return pass("there")
 	case h.Facts.has("module", module):
 		return pass("there as a module")
+	case h.installed():
+		return verdict{} // the cluster runs on it
 	case len(h.Facts["modules"]) == 0:
 		return unknown("the kernel has no list of modules, and it could not be tried: %s", h.unmeasured())
 	default:

@@ -159,13 +159,13 @@ func firstOf(s []string) string {
 func judgeOverlap(h *Host, prefix netip.Prefix, fix string) verdict {
 	var there []string
 	for _, r := range h.Facts.routes() {
-		if r.prefix.Overlaps(prefix) && !oursIs(r.dev) && !(h.Known && r.prefix == prefix) {
+		if r.prefix.Overlaps(prefix) && !oursIs(r.dev) && !(h.installed() && r.prefix == prefix) {
 			there = append(there, fmt.Sprintf("route %s on %s", r.prefix, r.dev))
 		}
 	}
 	for _, a := range h.Facts.addresses() {
 		// An address of the bridge has its route; that of DNS is the cluster's.
-		if prefix.Contains(a) && !h.Known && a.String() != config.DNSAddr && len(there) == 0 {
+		if prefix.Contains(a) && !h.installed() && a.String() != config.DNSAddr && len(there) == 0 {
 			there = append(there, "address "+a.String())
 		}
 	}

@@ -42,7 +42,7 @@ func places(h *Host, in *Input) []place {
 	if isMaster(h) {
 		state = masterState
 	}
-	if h.Known { // they are there, or a good part of them
+	if h.installed() { // they are there, or a good part of them
 		release, state = 0, state/4
 	}
 	return []place{{config.VarDir, state}, {optDir, release}, {config.LogDir, logRoom}, {tmpDir, tempRoom}}
@@ -187,7 +187,10 @@ func judgeFileSystem(h *Host, _ *Input) verdict {
 }
 
 func judgeOverlay(h *Host, _ *Input) verdict {
-	if h.Probe == nil || h.Probe.Overlay == "" {
+	switch {
+	case h.installed() && (h.Probe == nil || h.Probe.Overlay == ""):
+		return verdict{} // containers lie there
+	case h.Probe == nil || h.Probe.Overlay == "":
 		return unknown("%s", h.unmeasured())
 	}
 	if h.Probe.Overlay == probe.Works {
