@@ -46,7 +46,7 @@ func (v *via) flags(c *cobra.Command) {
 	f.StringVar(&v.passwordFile, "password-file", "", "`file` with the administrator's password in its first line (default: DCOS_ADMIN_PASSWORD, or it is asked for)")
 	f.StringVar(&v.fingerprint, "ca-fingerprint", "", "the SHA-256 `fingerprint` that the cluster's CA must have (default: it is shown and asked for)")
 	f.StringVar(&v.caFile, "ca-file", "", "`file` with the cluster's CA certificate")
-	f.StringVar(&v.keyFile, "key-file", "", "SSH: `file` with the private key")
+	f.StringVar(&v.keyFile, "key-file", "", "SSH: `file` with the private key (default: the SSH agent if there is one, else ~/.ssh/id_ed25519)")
 	f.BoolVar(&v.agent, "agent", false, "SSH: use the keys of the SSH agent")
 	f.StringVar(&v.knownHosts, "known-hosts", "~/.ssh/known_hosts", "SSH: `file` with the keys of machines")
 	f.BoolVar(&v.trustOnFirstUse, "trust-on-first-use", false, "SSH: take a machine's key the first time it is seen")
@@ -124,6 +124,13 @@ func (r *run) sshRef(rest string, v via) (host.Ref, error) {
 		return host.Ref{}, usageError{fmt.Errorf("ADDRESS ssh://%s is not ssh://USER@HOST[:PORT]", rest)}
 	}
 	s := host.SSH{Login: host.Login{Address: u.Hostname(), Port: 22, User: "root", KeyFile: v.keyFile, UseAgent: v.agent, KnownHosts: v.knownHosts, TrustOnFirstUse: v.trustOnFirstUse}, Sudo: host.SudoNone}
+	if s.KeyFile == "" && !s.UseAgent { // as ssh does
+		if r.env("SSH_AUTH_SOCK") != "" {
+			s.UseAgent = true
+		} else {
+			s.KeyFile = "~/.ssh/id_ed25519"
+		}
+	}
 	if p := u.Port(); p != "" {
 		if s.Port, err = strconv.Atoi(p); err != nil {
 			return host.Ref{}, usageError{err}
