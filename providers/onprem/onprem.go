@@ -273,8 +273,9 @@ func (p *Provider) take(name, machine string) error {
 	if other, ok := p.taken[machine]; ok && other != name {
 		a, b := min(name, other), max(name, other)
 		return fault.Newf("log in to "+name, fault.Invalid, "%s and %s are the same machine (machine-id %s).\n"+
-			"If both names lead to one machine, take one of them out of the file. If one is a copy of the other's disk, give it an identity of its own and apply again:\n"+
-			"  rm -f /etc/machine-id /var/lib/dbus/machine-id && systemd-machine-id-setup && reboot", a, b, machine)
+			"If both names lead to one machine, take one of them out of the file. If %s is its new name, apply once without it, and then with it.\n"+
+			"If one is a copy of the other's disk, give it an identity of its own and apply again:\n"+
+			"  rm -f /etc/machine-id /var/lib/dbus/machine-id && systemd-machine-id-setup && reboot", a, b, machine, name)
 	}
 	p.taken[machine] = name
 	return nil
