@@ -157,7 +157,8 @@ func TestOnprem(t *testing.T) {
 	}
 	same(t, tasks, s.await(t, "/hello"))
 	pinned := sleeper("/on-h6", "sleep 1000", object{"constraints": [][]string{{"hostname", "CLUSTER", s.addr("h6")}}})
-	s.deploy(t, pinned)
+	must(t, s.call("POST", marathon+"/apps", pinned, nil)) // it goes with the cluster
+	s.await(t, "/on-h6")
 	s.reached(t, "h6")
 
 	// Nobody asked for anything beyond the hosts.

@@ -3,11 +3,13 @@ package lab
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -16,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dcos.example/dcos/ci/lab/disk"
+	"dcos.example/dcos/ci/lab/lever"
 	"dcos.example/dcos/ci/lab/rules"
 	"dcos.example/dcos/providers/local/boot"
 	"dcos.example/dcos/runtime/fault"
@@ -139,12 +142,72 @@ func (l *Lab) SlowDisk(ctx context.Context, host string, d Disk) error {
 		return fault.Newf("slow the disk", fault.Invalid, "bounds must be positive, or 0 for none: %+v", d)
 	}
 	return l.alter(ctx, "slow the disk of "+host, []string{host}, func(f *Faults) { put(&f.Disk, host, d) }, func(Faults) error {
-		loops, err := boot.Attached(filepath.Join(l.hostDir(host), disk.Image))
-		if err != nil || len(loops) == 0 { // off: the next boot reads it
+		part := "slow-" + host
+		if err := l.end(ctx, part); err != nil {
 			return err
 		}
-		return l.levers(host).Throttle(loops[0], d.IOPS, d.BytesPerSecond)
+		if d == (Disk{}) {
+			return l.bound(host, &lever.Throttle{Group: l.levers(host)})
+		}
+		if err := l.group(part).Create(noLimits); err != nil {
+			return err
+		}
+		cmd := exec.Command(l.program, "slow", l.Dir, host, strconv.FormatInt(d.IOPS, 10), strconv.FormatInt(d.BytesPerSecond, 10))
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+		return l.spawn(ctx, cmd, part)
 	})
+}
+
+// bound applies a bound to the host's disk; a host without power has none.
+func (l *Lab) bound(host string, t *lever.Throttle) error {
+	loops, err := boot.Attached(filepath.Join(l.hostDir(host), disk.Image))
+	if err != nil || len(loops) == 0 {
+		return err
+	}
+	return t.Apply(loops[0])
+}
+
+// Slow is the process that bounds what a host asks of its disk: it looks for
+// groups that the host made meanwhile, ten times a second.
+func Slow(ctx context.Context, dir, host string, d Disk, ready *os.File) error {
+	l, err := inside(dir)
+	if err != nil {
+		return err
+	}
+	if err := l.group("slow-" + host).Join(os.Getpid()); err != nil {
+		return err
+	}
+	t := &lever.Throttle{Group: l.levers(host), IOPS: d.IOPS, BytesPerSecond: d.BytesPerSecond}
+	if err := l.bound(host, t); err != nil {
+		return err
+	}
+	if err := announce(ready); err != nil {
+		return err
+	}
+	for tick := time.NewTicker(100 * time.Millisecond); ; {
+		select {
+		case <-ctx.Done():
+			tick.Stop()
+			return nil
+		case <-tick.C:
+		}
+		if err := l.bound(host, t); err != nil {
+			fmt.Fprintln(os.Stderr, err) // between power-off and power-on; the next one may do
+		}
+	}
+}
+
+// end ends a process of the lab that may run.
+func (l *Lab) end(ctx context.Context, part string) error {
+	g := l.group(part)
+	if !g.Exists() {
+		return nil
+	}
+	if err := g.Kill(ctx); err != nil {
+		return err
+	}
+	l.reap(part)
+	return g.Remove(ctx)
 }
 
 // Delay makes what a host sends, and what it is sent, arrive later; the zero
@@ -187,14 +250,13 @@ func put[V comparable](m *map[string]V, host string, v V) {
 // unwire connects the host's port to the lab's bridge again, and ends the wire
 // between them.
 func (l *Lab) unwire(ctx context.Context, host string) error {
-	g := l.group("wire-" + host)
-	if !g.Exists() {
+	part := "wire-" + host
+	if !l.group(part).Exists() {
 		return nil
 	}
-	if err := g.Kill(ctx); err != nil {
+	if err := l.end(ctx, part); err != nil {
 		return err
 	}
-	l.reap("wire-" + host)
 	lan, err := l.lan()
 	if err != nil {
 		return err
@@ -214,7 +276,7 @@ func (l *Lab) unwire(ctx context.Context, host string) error {
 	if _, off := errors.AsType[netlink.LinkNotFoundError](err); err != nil && !off {
 		return err
 	}
-	return g.Remove(ctx)
+	return nil
 }
 
 // applyFaults has the bridge drop what does not pass.

@@ -210,6 +210,9 @@ func (l *Lab) off(ctx context.Context, h Host) error {
 	if err := unplug(in, h.Name); err != nil {
 		return err
 	}
+	if err := l.group(h.Name).Remove(ctx); err != nil {
+		return err
+	}
 	return detached(ctx, filepath.Join(l.hostDir(h.Name), disk.Image))
 }
 

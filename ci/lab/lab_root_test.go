@@ -419,7 +419,18 @@ func TestFaults(t *testing.T) {
 	if took := flush(); took < time.Second {
 		t.Errorf("ten flushes took %s", took)
 	}
+	// Also what is in a cgroup of its own, made since, after a power cycle.
+	must(t, s.PowerOff(ctx, "h3"))
+	s.booted(s.PowerOn(ctx, "h3"))
+	s.on("h3", "root", "mkdir /sys/fs/cgroup/blkio/own")
+	eventually(t, func() bool {
+		return s.on("h3", "root", "cat /sys/fs/cgroup/blkio/own/blkio.throttle.write_iops_device | cut -d' ' -f2") == "10"
+	})
+	if took := flush(); took < time.Second {
+		t.Errorf("ten flushes after a power cycle took %s", took)
+	}
 	must(t, s.SlowDisk(ctx, "h3", lab.Disk{}))
+	s.want("h3", "root", "cat /sys/fs/cgroup/blkio/blkio.throttle.*device /sys/fs/cgroup/blkio/own/blkio.throttle.*device", "")
 	t.Logf("ten flushes without bound: %s", flush())
 
 	s.want("h3", "root", "echo x >/var/lib/y && rm /var/lib/y && echo room", "room")

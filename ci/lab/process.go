@@ -82,8 +82,10 @@ func (l *Lab) console(part string) string {
 	if part == "switch" {
 		return filepath.Join(l.Dir, consoleFile)
 	}
-	if host, ok := strings.CutPrefix(part, "wire-"); ok {
-		return filepath.Join(l.hostDir(host), "wire.log")
+	for _, kind := range []string{"wire", "slow"} {
+		if host, ok := strings.CutPrefix(part, kind+"-"); ok {
+			return filepath.Join(l.hostDir(host), kind+".log")
+		}
 	}
 	return filepath.Join(l.hostDir(part), consoleFile)
 }

@@ -180,22 +180,14 @@ func unplug(lan *netlink.Handle, host string) error {
 	return nil
 }
 
-// mount attaches the host's disk, as slow as it is to be, and puts the host's
-// root together in the working directory.
+// mount attaches the host's disk and puts the host's root together in the
+// working directory.
 func (l *Lab) mount(ctx context.Context, h Host) error {
 	loop, err := disk.Attach(ctx, h.DiskMiB)
 	if err != nil {
 		return err
 	}
 	defer loop.Close() // the mount keeps it
-	f, err := l.Faults()
-	if err != nil {
-		return err
-	}
-	slow := f.Disk[h.Name]
-	if err := l.levers(h.Name).Throttle(loop.Name(), slow.IOPS, slow.BytesPerSecond); err != nil {
-		return err
-	}
 	client := filepath.Join(l.Dir, keyFile+".pub")
 	return disk.Mount(ctx, loop.Name(), Rootfs(), func(root string) error {
 		var id [16]byte

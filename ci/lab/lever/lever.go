@@ -100,20 +100,74 @@ func set(ctx context.Context, file, value string) error {
 	}
 }
 
-// Throttle bounds the operations and bytes a second that the group asks of a
-// device, reading and writing apart; 0 is no bound. With version 1 it holds for
-// the processes of this very group, not of groups below it.
-func (g Group) Throttle(device string, iops, bytesPerSecond int64) error {
+// Throttle bounds the operations and bytes a second that a group asks of a
+// device, reading and writing apart; 0 is no bound. With version 1 a bound
+// holds for the processes of one group and not of those below it, so each gets
+// it: the sum may be more.
+type Throttle struct {
+	Group                Group
+	IOPS, BytesPerSecond int64
+	done                 map[bound]bool
+}
+
+type bound struct {
+	group  uint64
+	device string
+}
+
+// Apply bounds the group and, with version 1, those below it that did not exist
+// at the last call.
+func (t *Throttle) Apply(device string) error {
 	var st unix.Stat_t
 	if err := unix.Stat(device, &st); err != nil {
 		return err
 	}
 	dev := fmt.Sprintf("%d:%d", unix.Major(st.Rdev), unix.Minor(st.Rdev))
-	dir, v2, ok := g.in("blkio")
+	dir, v2, ok := t.Group.in("blkio")
 	if !ok {
 		return errors.New("bound the disk: there are no cgroups here")
 	}
-	files := map[string]string{}
+	if t.done == nil {
+		t.done = map[bound]bool{}
+	}
+	files := t.files(dev, v2)
+	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // it has ended
+		}
+		if err != nil || !d.IsDir() {
+			return err
+		}
+		var group unix.Stat_t // a new one may have an old one's path
+		if err := unix.Stat(path, &group); err != nil {
+			return nil
+		}
+		key := bound{group.Ino, dev}
+		if t.done[key] {
+			return nil
+		}
+		for file, line := range files {
+			err := os.WriteFile(filepath.Join(path, file), []byte(line), 0)
+			if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) {
+				if path == dir && (t.IOPS > 0 || t.BytesPerSecond > 0) {
+					return fmt.Errorf("bound the disk: %w", err)
+				}
+				continue // it has ended; or no controller, and no bound
+			}
+			if err != nil {
+				return fmt.Errorf("bound the disk: %w", err)
+			}
+		}
+		t.done[key] = true
+		if v2 { // holds for those below as well
+			return filepath.SkipAll
+		}
+		return nil
+	})
+}
+
+// files are the contents of a group's files, by name.
+func (t *Throttle) files(dev string, v2 bool) map[string]string {
 	if v2 {
 		max := func(v int64) string {
 			if v == 0 {
@@ -121,23 +175,16 @@ func (g Group) Throttle(device string, iops, bytesPerSecond int64) error {
 			}
 			return strconv.FormatInt(v, 10)
 		}
-		n, b := max(iops), max(bytesPerSecond)
-		files["io.max"] = fmt.Sprintf("%s rbps=%s wbps=%s riops=%s wiops=%s", dev, b, b, n, n)
-	} else {
-		for file, v := range map[string]int64{"read_iops": iops, "write_iops": iops, "read_bps": bytesPerSecond, "write_bps": bytesPerSecond} {
-			files["blkio.throttle."+file+"_device"] = fmt.Sprintf("%s %d", dev, v)
-		}
+		n, b := max(t.IOPS), max(t.BytesPerSecond)
+		return map[string]string{"io.max": fmt.Sprintf("%s rbps=%s wbps=%s riops=%s wiops=%s", dev, b, b, n, n)}
 	}
-	for file, line := range files {
-		err := os.WriteFile(filepath.Join(dir, file), []byte(line), 0)
-		if errors.Is(err, fs.ErrNotExist) && iops == 0 && bytesPerSecond == 0 {
-			continue // no controller, no bound
-		}
-		if err != nil {
-			return fmt.Errorf("bound the disk: %w", err)
-		}
+	files := map[string]string{}
+	for file, v := range map[string]int64{
+		"read_iops": t.IOPS, "write_iops": t.IOPS, "read_bps": t.BytesPerSecond, "write_bps": t.BytesPerSecond,
+	} {
+		files["blkio.throttle."+file+"_device"] = fmt.Sprintf("%s %d", dev, v)
 	}
-	return nil
+	return files
 }
 
 // Memory returns what the group and those below it use, in bytes, without page

@@ -72,6 +72,7 @@ var commands = []command{
 	{"switch", "DIR", "", (*invocation).doSwitch},
 	{"supervise", "DIR HOST", "", (*invocation).doSupervise},
 	{"wire", "DIR HOST DELAY JITTER", "", (*invocation).doWire},
+	{"slow", "DIR HOST IOPS BPS", "", (*invocation).doSlow},
 }
 
 func usage(w io.Writer) {
@@ -475,4 +476,16 @@ func (in *invocation) doWire() error {
 		return err
 	}
 	return lab.Wire(in.ctx, in.args[0], in.args[1], delay, jitter, ready())
+}
+
+func (in *invocation) doSlow() error {
+	iops, err := strconv.ParseInt(in.args[2], 10, 64)
+	if err != nil {
+		return err
+	}
+	bps, err := strconv.ParseInt(in.args[3], 10, 64)
+	if err != nil {
+		return err
+	}
+	return lab.Slow(in.ctx, in.args[0], in.args[1], lab.Disk{IOPS: iops, BytesPerSecond: bps}, ready())
 }
