@@ -292,20 +292,19 @@ func (r *run) installHere(ctx context.Context, f installFlags) error {
 	if err := r.asRoot(); err != nil {
 		return err
 	}
-	unlock, err := rolepackage.Lock()
+	work, end, err := rolepackage.Begin()
 	if err != nil {
 		return err
 	}
-	defer unlock()
+	defer end() // what is left is removed the next time
 	p, src, err := f.packageOf(ctx, m, r.env("DCOS_TOKEN"))
 	if err != nil {
 		return err
 	}
-	path, err := src.Bundle(ctx, p.Release, rolepackage.Home)
+	path, err := src.Bundle(ctx, p.Release, work)
 	if err != nil {
 		return err
 	}
-	defer rolepackage.Clean() // what is left is removed the next time
 	here, err := r.app.Here(ctx, p.Host.Name)
 	if err != nil {
 		return err
@@ -314,7 +313,7 @@ func (r *run) installHere(ctx context.Context, f installFlags) error {
 	if err != nil {
 		return err
 	}
-	i := rolepackage.Installation{Package: p, Bundle: path, Trust: trust, Here: here, Cache: rolepackage.Cache}
+	i := rolepackage.Installation{Package: p, Bundle: path, Trust: trust, Here: here, Cache: filepath.Join(work, "releases")}
 	release, manifest, err := i.Unpack()
 	if err != nil {
 		return err
@@ -362,11 +361,11 @@ func (r *run) genconfUninstall() *cobra.Command {
 			if err := r.asRoot(); err != nil {
 				return err
 			}
-			unlock, err := rolepackage.Lock()
+			_, end, err := rolepackage.Begin()
 			if err != nil {
 				return err
 			}
-			defer unlock()
+			defer end() // what is left is removed the next time
 			name, err := rolepackage.Hostname()
 			if err != nil {
 				return err

@@ -132,7 +132,7 @@ func (d Directory) script(p Package, url string) ([]byte, error) {
 	}
 	var b strings.Builder
 	err = scriptTemplate.Execute(&b, map[string]string{
-		"Cluster": p.Cluster.Cluster.Name, "Version": p.Release.Version, "URL": url, "Pin": pin, "Program": ProgramName, "SHA256": sum, "Dir": Home,
+		"Cluster": p.Cluster.Cluster.Name, "Version": p.Release.Version, "URL": url, "Pin": pin, "Program": ProgramName, "SHA256": sum, "Dir": workPrefix,
 	})
 	if err != nil {
 		return nil, fault.New(op, fault.Internal, err)

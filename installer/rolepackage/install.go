@@ -21,12 +21,12 @@ import (
 	"dcos.example/dcos/runtime/fault"
 )
 
-// Home is where this program stays on a host that it has installed, so that it
-// can remove everything again.
-const Home = "/opt/dcos-install"
+// workPrefix begins the names of the directories where this program and the
+// release lie while a host installs itself. /opt is where programs may be run.
+const workPrefix = "/opt/dcos-install."
 
-// Cache is where it unpacks the release there.
-const Cache = Home + "/releases"
+// lockFile is held while a host is changed.
+const lockFile = "/run/dcos-install.lock"
 
 // Installation is a host that installs itself.
 type Installation struct {
@@ -128,8 +128,8 @@ func (i Installation) look(ctx context.Context) (resource.PropertyMap, error) {
 	return res.Properties, err
 }
 
-// Uninstall stops and removes what was installed, with the host's data, puts
-// back what was there, and removes this program.
+// Uninstall stops and removes what was installed, with the host's data, and
+// puts back what was there.
 func Uninstall(ctx context.Context, here host.Host) error {
 	p := bootstrap.New(bootstrap.Options{Open: func(context.Context, host.Ref) (host.Host, error) { return here, nil }})
 	key := engine.Key{Type: program.TypeNode, Name: "here"}
@@ -137,42 +137,43 @@ func Uninstall(ctx context.Context, here host.Host) error {
 		"host": resource.NewProperty(resource.PropertyMap{"kind": resource.NewProperty(string(host.KindHere)), "address": resource.NewProperty("127.0.0.1")}),
 		"name": resource.NewProperty(key.Name),
 	}})
-	if err != nil {
-		return err
-	}
-	if err := os.RemoveAll(Home); err != nil { // this program runs on
-		return fault.New("remove "+Home, fault.Denied, err)
-	}
-	return nil
+	return err
 }
 
-// Clean removes what an installation needs only while it runs.
-func Clean() error {
-	var errs []error
-	for _, pattern := range []string{"*.bundle", filepath.Base(Cache), ".new-*"} {
-		found, err := filepath.Glob(filepath.Join(Home, pattern))
-		errs = append(errs, err)
-		for _, f := range found {
-			errs = append(errs, os.RemoveAll(f))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// Lock keeps others from changing this machine at the same time, until unlock
-// is called.
-func Lock() (unlock func() error, err error) {
+// Begin keeps others from changing this machine at the same time, removes what
+// a killed run left, and returns a directory to work in. End undoes it.
+func Begin() (work string, end func() error, err error) {
 	const op = "begin"
-	if err := os.MkdirAll(Home, 0o700); err != nil {
-		return nil, fault.New(op, fault.Denied, err)
-	}
-	f, err := os.OpenFile(filepath.Join(Home, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	f, err := os.OpenFile(lockFile, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
-		return nil, fault.New(op, fault.Denied, err)
+		return "", nil, fault.New(op, fault.Denied, err)
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		f.Close()
-		return nil, fault.Newf(op, fault.Conflict, "another installation of this machine is running; wait for it to end")
+		return "", nil, fault.Newf(op, fault.Conflict, "another installation of this machine is running; wait for it to end")
 	}
-	return f.Close, nil
+	self, err := os.Executable()
+	if err == nil {
+		err = removeStale(self)
+	}
+	if err == nil {
+		work, err = os.MkdirTemp(filepath.Dir(workPrefix), filepath.Base(workPrefix))
+	}
+	if err != nil {
+		f.Close()
+		return "", nil, fault.New(op, fault.Denied, err)
+	}
+	return work, func() error { return errors.Join(os.RemoveAll(work), f.Close()) }, nil
+}
+
+// removeStale removes the directories of earlier runs, but for the one that the
+// program self lies in.
+func removeStale(self string) error {
+	found, err := filepath.Glob(workPrefix + "*")
+	for _, dir := range found {
+		if filepath.Dir(self) != dir {
+			err = errors.Join(err, os.RemoveAll(dir))
+		}
+	}
+	return err
 }

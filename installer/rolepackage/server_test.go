@@ -167,14 +167,14 @@ func TestKeyStays(t *testing.T) {
 // the right machine, with a home that is the test's.
 func script(t *testing.T, text, stdin string, args ...string) (string, error) {
 	t.Helper()
-	home := filepath.Join(t.TempDir(), "home")
+	home := filepath.Join(t.TempDir(), "work.")
 	bin := t.TempDir()
 	for name, body := range map[string]string{"id": "echo 0", "uname": `[ "$1" = -m ] && echo x86_64 || echo Linux`} {
 		if err := os.WriteFile(filepath.Join(bin, name), []byte("#!/bin/sh\n"+body+"\n"), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
-	text = strings.NewReplacer("home=/opt/dcos-install", "home="+home, "/run/systemd/system", bin).Replace(text)
+	text = strings.NewReplacer("/opt/dcos-install.", home, "/run/systemd/system", bin).Replace(text)
 	file := filepath.Join(t.TempDir(), "dcos_install.sh")
 	if err := os.WriteFile(file, []byte(text), 0o755); err != nil {
 		t.Fatal(err)
@@ -189,7 +189,10 @@ func script(t *testing.T, text, stdin string, args ...string) (string, error) {
 	}
 	cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "DCOS_TOKEN=t0ken")
 	out, err := cmd.CombinedOutput()
-	return strings.ReplaceAll(string(out), home, "HOME"), err
+	if left, _ := filepath.Glob(home + "*"); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+	return string(out), err
 }
 
 func TestScript(t *testing.T) {
@@ -219,7 +222,8 @@ func TestScript(t *testing.T) {
 		"two roles":       {served, "", []string{"master", "slave"}, "one role", true},
 		"a wrong flag":    {served, "", []string{"--frobnicate"}, "there is no flag --frobnicate", true},
 		"a missing value": {served, "", []string{"-t"}, "needs a token", true},
-		"not installed":   {served, "", []string{"--uninstall"}, "nothing that this script has installed is here", true},
+		"uninstall":       {served, "", []string{"--uninstall"}, "ran genconf uninstall", false},
+		"not a role, too": {served, "", []string{"--uninstall", "master"}, "takes no role", true},
 		"another program": {strings.ReplaceAll(served, sum, strings.Repeat("0", 64)), "", []string{"master"}, "is not what this script was made with", true},
 		"cut off":         {strings.TrimSuffix(served, "main \"$@\"\n"), "", []string{"master"}, "", false},
 	} {
