@@ -521,6 +521,36 @@ func TestDeleteOfAMachineThatDoesNotAnswer(t *testing.T) {
 	})
 }
 
+// How one logs in does not matter to what is installed; where does.
+func TestDiffOfHosts(t *testing.T) {
+	s := newSite(t)
+	with := func(changes map[string]any) resource.PropertyMap {
+		h := resource.NewPropertyMapFromMap(map[string]any{"kind": "ssh", "address": "192.0.2.11", "port": 22, "user": "root", "keyFile": "/k", "bootId": "1", "machineId": "m"})
+		for k, v := range resource.NewPropertyMapFromMap(changes) {
+			h[k] = v
+		}
+		in := s.node("b", "d", "one")
+		in["host"] = resource.NewProperty(h)
+		return in
+	}
+	for name, c := range map[string]struct {
+		change           map[string]any
+		changes, replace bool
+	}{
+		"nothing":               {nil, false, false},
+		"another user and key":  {map[string]any{"user": "admin", "keyFile": "/l", "sudo": "passwordless", "hostKey": "k"}, false, false},
+		"started anew":          {map[string]any{"bootId": "2"}, true, false},
+		"the same, elsewhere":   {map[string]any{"address": "192.0.2.99"}, true, false},
+		"another, in its place": {map[string]any{"machineId": "n"}, true, true},
+		"one not known yet":     {map[string]any{"machineId": providers.Unknown()}, true, false},
+	} {
+		d, err := s.p.Diff(t.Context(), plugin.DiffRequest{URN: urn(bootstrap.TypeNode, "a1"), Type: bootstrap.TypeNode, OldInputs: with(nil), NewInputs: with(c.change)})
+		if err != nil || (d.Changes == plugin.DiffSome) != c.changes || (len(d.ReplaceKeys) > 0) != c.replace {
+			t.Errorf("%s: %+v, %v", name, d, err)
+		}
+	}
+}
+
 // The number of calls decides how long hosts far away take.
 func TestCallsPerHost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -26,6 +26,10 @@ func (nodes) diff(req plugin.DiffRequest) plugin.DiffResponse {
 	if _, known := input.Plain(req.NewInputs["bundle"]); known {
 		req.IgnoreChanges = append(slices.Clone(req.IgnoreChanges), "bundle")
 	}
+	// Another way to log in to the same machine changes nothing there.
+	if sameHost(req.OldInputs, req.NewInputs) {
+		req.IgnoreChanges = append(slices.Clone(req.IgnoreChanges), "host")
+	}
 	d := providers.DiffInputs(req, "name", "role")
 	if moved(req.OldInputs, req.NewInputs) {
 		d.ReplaceKeys = append(d.ReplaceKeys, "host")
@@ -40,6 +44,19 @@ func (nodes) diff(req plugin.DiffRequest) plugin.DiffResponse {
 		d.DetailedDiff["active"] = plugin.PropertyDiff{Kind: plugin.DiffUpdate}
 	}
 	return d
+}
+
+// sameHost reports whether both are known to be about the same host, not
+// started anew meanwhile.
+func sameHost(before, after resource.PropertyMap) bool {
+	a, ra := readNode(before)
+	b, rb := readNode(after)
+	for _, r := range []*input.Reader{ra, rb} {
+		if r.Unknown("host", "host.kind", "host.dir", "host.address", "host.port", "host.machineId", "host.bootId") {
+			return false
+		}
+	}
+	return a.ref.Identity() == b.ref.Identity() && a.machine == b.machine && a.boot == b.boot
 }
 
 // moved reports whether the new inputs are those of another host.

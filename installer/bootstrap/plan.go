@@ -22,6 +22,7 @@ import (
 // node is what a host is to run: the inputs of TypeNode.
 type node struct {
 	ref     host.Ref
+	boot    string // only its change matters
 	machine string // what tells the machine from others, "" when only its address does
 	role    string
 	address string
@@ -42,7 +43,7 @@ func readNode(m resource.PropertyMap) (node, *input.Reader) {
 		files: map[string]host.File{},
 	}
 	n.machine = at.OptionalText("machineId")
-	at.OptionalText("bootId") // only its change matters
+	n.boot = at.OptionalText("bootId")
 	at.Close()
 	files := r.Object("files")
 	for _, name := range files.Keys() {

@@ -22,6 +22,10 @@ import (
 // unless it is told otherwise; two are left for the operator's own.
 const maxSessions = 8
 
+// connectTime bounds the first step of a connection. It takes a round trip; what
+// comes after waits for programs on the machine.
+const connectTime = 5 * time.Second
+
 // missed is how many unanswered questions in a row end a connection.
 const missed = 3
 
@@ -34,6 +38,10 @@ type line struct {
 	busy chan struct{} // closed when the dialing under way is over; nil: none
 	conn *conn
 	gone bool
+	// A machine that does not answer is not tried again for as long as it took
+	// to find out: several resources stand for one host.
+	silent error
+	until  time.Time
 }
 
 // conn is one open connection.
@@ -93,6 +101,10 @@ func (m *machine) connected(ctx context.Context) (*conn, error) {
 			c := m.conn
 			m.mu.Unlock()
 			return c, m.accepts(c)
+		case m.silent != nil && time.Now().Before(m.until):
+			err := m.silent
+			m.mu.Unlock()
+			return nil, m.fail(err)
 		case m.busy != nil:
 			busy := m.busy
 			m.mu.Unlock()
@@ -109,9 +121,13 @@ func (m *machine) connected(ctx context.Context) (*conn, error) {
 		if old != nil {
 			old.close()
 		}
+		start := time.Now()
 		c, err := m.dial(ctx)
 		m.mu.Lock()
-		m.busy = nil
+		m.busy, m.silent = nil, nil
+		if ctx.Err() == nil && fault.Is(err, fault.Unavailable) {
+			m.silent, m.until = err, time.Now().Add(time.Since(start))
+		}
 		close(busy)
 		if err == nil && m.gone {
 			m.mu.Unlock()
@@ -191,7 +207,7 @@ func (m *machine) dialOnce(ctx context.Context) (_ *conn, passes bool, err error
 	ctx, cancel := context.WithTimeoutCause(ctx, m.timeout(), errSlow)
 	defer cancel()
 	c := &conn{dead: make(chan struct{})}
-	dialer := (&net.Dialer{}).DialContext
+	dialer := (&net.Dialer{Timeout: connectTime}).DialContext
 	if b := m.ref.SSH.Bastion; b != nil {
 		through, _, passes, err := m.pool.handshake(ctx, dialer, *b)
 		if err != nil {
