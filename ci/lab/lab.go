@@ -408,7 +408,8 @@ func (l *Lab) remove(ctx context.Context) error {
 	if err := os.RemoveAll(l.Dir); err != nil {
 		return fault.New("remove the lab's directory", fault.Internal, err)
 	}
-	os.Remove(filepath.Dir(l.Dir)) // unless there are other labs
+	// The directory of labs stays: somewhere else something may be mounted on
+	// it, which the kernel would take away with it.
 	return nil
 }
 
