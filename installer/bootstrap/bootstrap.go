@@ -62,7 +62,8 @@ type Options struct {
 // Provider is the provider "dcos".
 type Provider struct {
 	o      Options
-	unpack sync.Mutex // hosts of a cluster want the same bundle at the same time
+	unpack sync.Mutex    // hosts of a cluster want the same bundle at the same time
+	leave  chan struct{} // holds a token while a master leaves: they go one by one
 	kinds  map[tokens.Type]kind
 }
 
@@ -109,7 +110,7 @@ func New(o Options) *Provider {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	p := &Provider{o: o}
+	p := &Provider{o: o, leave: make(chan struct{}, 1)}
 	p.kinds = map[tokens.Type]kind{TypeSecrets: secrets{}, TypeNode: nodes{p}, TypeCluster: clusters{p}}
 	return p
 }

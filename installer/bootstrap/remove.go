@@ -116,6 +116,13 @@ func (u *removal) steps() []step {
 // others may refuse to lose it.
 func (u *removal) leave(ctx context.Context) error {
 	const step = "leave the masters"
+	// Of two that leave at once, one finds itself without a majority.
+	select {
+	case u.p.leave <- struct{}{}:
+		defer func() { <-u.p.leave }()
+	case <-ctx.Done():
+		return fault.New(step, fault.Unavailable, context.Cause(ctx))
+	}
 	bounded, cancel := context.WithTimeoutCause(ctx, leaveTime, errors.New("the other masters do not answer"))
 	defer cancel()
 	out, err := u.h.Run(bounded, config.CurrentLink+"/bin/dcosd", "members", "leave")
