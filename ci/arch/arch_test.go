@@ -95,6 +95,7 @@ var allow = map[string][]string{
 	"universe": {},
 	"demo":     {},
 	"ci":       {"runtime", "installer", "universe"},
+	"ci/bench": {"runtime", "installer", "providers", "ci"},
 	"ci/lab":   {"providers/local", "runtime/fault"},
 }
 
@@ -108,7 +109,7 @@ var owners = map[string][]string{
 	"github.com/google/nftables":          {"runtime/balancer/nft", "runtime/agent/network", "providers/local", "ci/lab", "installer/preflight/probe"},
 	"github.com/containerd/containerd/v2": {"runtime/agent", "ci/bench"},
 	"github.com/containerd/go-cni":        {"runtime/agent/network"},
-	"github.com/pulumi/pulumi/sdk/v3":     {"installer", "providers"},
+	"github.com/pulumi/pulumi/sdk/v3":     {"installer", "providers", "ci/bench"},
 	"golang.org/x/crypto/ssh":             {"installer/host/ssh", "ci/lab"},
 	"github.com/minio/minio-go/v7":        {"runtime/backup/target"},
 	"filippo.io/age":                      {"runtime/backup", "installer/bootstrap", "installer/cli", "installer/recovery"},

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -141,16 +142,14 @@ func partitionLeader(ctx context.Context, f *field, d *doing) error {
 			if err != nil {
 				return err
 			}
-			if !strings.Contains(out, "leader") {
-				return fmt.Errorf("%s knows of none:\n%s", m, out)
-			}
 			for line := range strings.Lines(out) {
-				if strings.Contains(line, "leader") && strings.Contains(line, leader) {
-					return fmt.Errorf("%s still takes %s for the leader", m, leader)
+				if strings.Contains(line, "leads") && !strings.HasPrefix(line, leader+" ") {
+					return nil
 				}
 			}
+			return fmt.Errorf("%s knows of none:\n%s", m, out)
 		}
-		return nil
+		return errors.New("there is no other master")
 	})
 	if err != nil {
 		return err
@@ -250,6 +249,18 @@ func fullDisk(ctx context.Context, f *field, d *doing) error {
 		return err
 	}
 	time.Sleep(10 * time.Second) // in which writes go on
+	// Now it has to start on a full disk, and the others to go on without it.
+	d.fault()
+	if _, err := f.on(ctx, leader, `systemctl kill -s KILL dcos-master`); err != nil {
+		return err
+	}
+	if err := f.until(ctx, time.Minute, "a leader", func(ctx context.Context) error {
+		_, err := f.leader(ctx)
+		return err
+	}); err != nil {
+		return err
+	}
+	time.Sleep(5 * time.Second)
 	return f.lab.FreeDisk(ctx, leader)
 }
 
