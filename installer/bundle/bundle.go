@@ -510,6 +510,10 @@ func (r *reader) each(f func(File, io.Reader) error) error {
 	if h, err := r.entry(); err != io.EOF {
 		return fmt.Errorf("after the last file: %v, %w", h, err)
 	}
+	// The checksum is at the very end: it tells of damage between the files, too.
+	if _, err := io.Copy(io.Discard, r.zr); err != nil {
+		return fmt.Errorf("after the last file: %w", err)
+	}
 	return nil
 }
 
