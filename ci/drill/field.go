@@ -30,7 +30,6 @@ type field struct {
 	agents  []string
 	public  string
 	api     *gateway.Client
-	watched app // what runs on it all the time
 }
 
 // Sizes of the cluster.

@@ -388,9 +388,6 @@ const (
 	// they take.
 	usualStartup = 5 * time.Second
 	usualGrace   = 5 * time.Second
-	// tooLong is when instances that find no place are given up down to the
-	// minimum; the orchestrator's movePatience.
-	tooLong = 30 * time.Second
 )
 
 func startup(a App) time.Duration {
