@@ -37,7 +37,7 @@ func (s *session) workload() (*workload.Cluster, func(), error) {
 // plannedHost is what a plan does to one host.
 type plannedHost struct {
 	impact.Change
-	was, is  bool
+	was      bool
 	host, at engine.Op // of the host, and of what is installed on it
 	quiet    bool      // nothing is restarted
 }
@@ -106,18 +106,14 @@ func (h *plannedHost) classify(drained bool) bool {
 }
 
 // report says what p does to what runs on the cluster, and how long about it
-// takes. It asks the cluster only if something may be moved.
-func (s *session) report(ctx context.Context, p *engine.Plan, t *topology.Topology) (*impact.Report, error) {
+// takes; roll is how it goes through agents, and t has the hosts that are wanted. It asks the cluster only if something may be moved.
+func (s *session) report(ctx context.Context, p *engine.Plan, t *topology.Topology, roll topology.Upgrade) (*impact.Report, error) {
 	if !p.HasChanges() {
 		return nil, nil
 	}
 	st, err := s.stack.State()
 	if err != nil {
 		return nil, err
-	}
-	var roll topology.Upgrade
-	if t != nil {
-		roll = t.Upgrade
 	}
 	changes := changesOf(p, st, t, roll.Drain)
 	rep := impact.Report{Effects: []impact.Effect{}}
