@@ -66,7 +66,7 @@ func (r *run) apply(ctx context.Context, w *work, o changing, args []string) err
 	if err := w.keepsMasters(w.plan); err != nil {
 		return err
 	}
-	rep, err := s.report(ctx, w.plan, w.input.topology)
+	rep, err := s.report(ctx, w.plan, w.input.topology, w.input.topology.Upgrade)
 	if err != nil {
 		return err
 	}
@@ -91,6 +91,7 @@ func (r *run) apply(ctx context.Context, w *work, o changing, args []string) err
 			return err
 		}
 	}
+	s.meta.Roll = rollOf(w.input.topology.Upgrade)
 	// Before anything is made: destroy must find its way without the file.
 	if err := s.writeMeta(); err != nil {
 		return err
@@ -143,7 +144,7 @@ func (r *run) apply(ctx context.Context, w *work, o changing, args []string) err
 		return err
 	}
 	if o.within > 0 && w.plan.HasChanges() {
-		return r.try(ctx, s, w.plan.Serial, o.within)
+		return r.try(ctx, s, w.plan.Serial, o.within, o.grace)
 	}
 	return nil
 }

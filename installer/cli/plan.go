@@ -72,7 +72,7 @@ func (r *run) planCommand() *cobra.Command {
 					return err
 				}
 				doc = view.NewPlan(w.session.cluster, p)
-				if doc.Impact, err = w.session.report(ctx, p, w.input.topology); err != nil {
+				if doc.Impact, err = w.session.report(ctx, p, w.input.topology, w.input.topology.Upgrade); err != nil {
 					return err
 				}
 				if out != "" {

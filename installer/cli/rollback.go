@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"time"
@@ -21,7 +22,7 @@ import (
 )
 
 func (r *run) rollbackCommand() *cobra.Command {
-	var approve bool
+	var o changing
 	var serial uint64
 	c := &cobra.Command{
 		Use:   "rollback [FILE]",
@@ -29,7 +30,8 @@ func (r *run) rollbackCommand() *cobra.Command {
 		Long: `Show what it takes to bring the hosts, their files and their release back to the last
 state that was reached without a failure and differs from this one, ask, and do it. The
 FILE is not read, and still describes what is left behind: the next apply goes forward
-to it again. Apps and their data are not touched.`,
+to it again. Hosts change one after the other, as in the last apply; agents whose hosts
+go away are emptied first.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			ctx, stop := r.interruptible(c.Context())
@@ -41,17 +43,18 @@ to it again. Apps and their data are not touched.`,
 			if err := r.app.Allowed(s.meta.Provider); err != nil {
 				return err
 			}
-			return r.rollback(ctx, s, serial, approve)
+			s.options.Refresh = true
+			return r.rollback(ctx, s, serial, o)
 		},
 	}
-	c.Flags().BoolVar(&approve, "auto-approve", false, "do not ask")
+	o.agreeing(c)
 	c.Flags().Uint64Var(&serial, "to", 0, "`serial` of the state to go back to; history lists them")
 	return r.withCluster(r.withParallel(c))
 }
 
 // rollback brings the cluster back to an earlier state: that of a serial, or
 // with 0 the last good one that differs.
-func (r *run) rollback(ctx context.Context, s *session, serial uint64, approved bool) error {
+func (r *run) rollback(ctx context.Context, s *session, serial uint64, o changing) error {
 	goals, plan, err := s.earlier(ctx, serial)
 	if err != nil {
 		return err
@@ -59,20 +62,42 @@ func (r *run) rollback(ctx context.Context, s *session, serial uint64, approved 
 	if plan == nil {
 		return r.show(view.Message{What: "rollback", Text: "Nothing to do: no state is kept that differs from this one and was reached without a failure."})
 	}
-	if err := r.show(view.NewPlan(s.cluster, plan)); err != nil {
+	roll := s.meta.Roll
+	want, err := recordedHosts(goals)
+	if err != nil {
 		return err
 	}
-	if !approved {
+	rep, err := s.report(ctx, plan, want, roll.upgrade())
+	if err != nil {
+		return err
+	}
+	shown := view.NewPlan(s.cluster, plan)
+	shown.Impact = rep
+	if err := r.show(shown); err != nil {
+		return err
+	}
+	if err := refuse(rep, o.force); err != nil {
+		return err
+	}
+	if plan.HasChanges() && !o.approve {
 		if err := r.confirm(ctx, "Go back?"); err != nil {
 			return err
 		}
 	}
 	start := time.Now()
+	left, err := s.vacate(ctx, rep, o.grace)
+	if err != nil {
+		return err
+	}
+	if roll.Drain {
+		s.options.Providers = s.drainingUpdates(plan, o.grace)
+	}
 	s.options.Plan = plan
 	res, err := s.follow(ctx, func(o engine.Options) (*engine.Result, error) { return engine.Apply(ctx, s.stack, goals, o) })
 	if err != nil && res.Plan == nil {
 		return err
 	}
+	s.bury(ctx, left, err == nil)
 	doc := s.result("rollback", res, err, start)
 	if err != nil {
 		doc.Resume = r.resume("rollback", nil)
@@ -105,7 +130,7 @@ func (s *session) earlier(ctx context.Context, serial uint64) ([]engine.Goal, *e
 			return nil, nil, err
 		}
 		if plan.HasChanges() || serial != 0 {
-			s.order(ctx, goals, plan, rolling(st))
+			s.order(ctx, goals, plan, s.rolling(st))
 			return goals, plan, nil
 		}
 	}
@@ -115,15 +140,49 @@ func (s *session) earlier(ctx context.Context, serial uint64) ([]engine.Goal, *e
 	return nil, nil, nil
 }
 
-// rolling is how changes go through the hosts of a recorded state.
-func rolling(st *stack.State) program.Rolling {
-	r := program.Rolling{Agents: 1}
+// roll is how the last apply changed agents that worked.
+type roll struct {
+	MaxUnavailable int  `json:"maxUnavailable"`
+	Drain          bool `json:"drain,omitempty"`
+}
+
+func rollOf(u topology.Upgrade) roll { return roll{MaxUnavailable: u.MaxUnavailable, Drain: u.Drain} }
+
+func (r roll) upgrade() topology.Upgrade {
+	return topology.Upgrade{MaxUnavailable: max(1, r.MaxUnavailable), Drain: r.Drain}
+}
+
+// rolling is how changes go through the hosts of a recorded state: as many
+// agents at once as in the last apply.
+func (s *session) rolling(st *stack.State) program.Rolling {
+	r := program.Rolling{Agents: s.meta.Roll.upgrade().MaxUnavailable}
 	for _, res := range st.Resources() {
 		if k := engine.KeyOf(res.URN); k.Type == program.TypeNode && text(res.Inputs["role"]) == string(topology.RoleMaster) {
 			r.Masters = append(r.Masters, k.Name)
 		}
 	}
 	return r
+}
+
+// recordedHosts returns the hosts that recorded goals are about, as far as the
+// record tells.
+func recordedHosts(goals []engine.Goal) (*topology.Topology, error) {
+	var t topology.Topology
+	for _, g := range goals {
+		if g.Type != program.TypeNode {
+			continue
+		}
+		in, err := g.Inputs(engine.Outputs{})
+		if err != nil {
+			return nil, err
+		}
+		addr, err := netip.ParseAddr(text(in["address"]))
+		if err != nil {
+			return nil, fault.New("read the recorded address of "+g.Name, fault.Internal, err)
+		}
+		t.Hosts = append(t.Hosts, topology.Host{Name: g.Name, Role: topology.Role(text(in["role"])), Addr: addr})
+	}
+	return &t, nil
 }
 
 // bundleOf returns the archive that the nodes among goals are installed from.
@@ -216,7 +275,8 @@ func (r *run) confirmCommand() *cobra.Command {
 // try holds a change that was just made on trial: it returns when somebody has
 // confirmed it, and undoes it when nobody did in time, or when the operator
 // interrupts.
-func (r *run) try(ctx context.Context, s *session, before uint64, within time.Duration) error {
+func (r *run) try(ctx context.Context, s *session, before uint64, within, grace time.Duration) error {
+	undo := changing{approve: true, force: true, grace: grace} // agreed to when the trial began
 	t := trial{Serial: before, Deadline: time.Now().Add(within).UTC().Truncate(time.Second), User: r.env("USER")}
 	b, err := json.Marshal(t)
 	if err == nil {
@@ -249,7 +309,7 @@ func (r *run) try(ctx context.Context, s *session, before uint64, within time.Du
 	if err := r.show(view.Message{What: "rollback", Text: "\nThe change is undone: " + why + "."}); err != nil {
 		return err
 	}
-	if err := r.rollback(context.WithoutCancel(ctx), s, before, true); err != nil {
+	if err := r.rollback(context.WithoutCancel(ctx), s, before, undo); err != nil {
 		return err
 	}
 	return fault.Newf("keep the change", fault.Denied, "%s, and the cluster is as it was before", why)

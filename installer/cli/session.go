@@ -46,6 +46,8 @@ type meta struct {
 	AdminUser string `json:"adminUser"`
 	// Bundle is the release of the last apply: starting a host takes it.
 	Bundle string `json:"bundle,omitempty"`
+	// Roll is how the last apply changed agents: rollback does the same.
+	Roll roll `json:"roll,omitzero"`
 	// Trust are public keys that were trusted by -trust-key or DCOS_TRUST_KEY
 	// for this cluster's bundles, and still are.
 	Trust []string `json:"trust,omitempty"`
@@ -109,7 +111,7 @@ func (r *run) open(cluster, dir string, m meta, bundle, command string) (*sessio
 	if m.Provider == "" {
 		m = old
 	}
-	m.PasswordShown = old.PasswordShown
+	m.PasswordShown, m.Roll = old.PasswordShown, old.Roll
 	if m.Outputs == nil {
 		m.Outputs = old.Outputs
 	}

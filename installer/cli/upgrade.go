@@ -32,12 +32,17 @@ type changing struct {
 
 func (r *run) withChanging(c *cobra.Command, o *changing) *cobra.Command {
 	r.withIgnore(c)
-	c.Flags().BoolVar(&o.approve, "auto-approve", false, "do not ask")
+	o.agreeing(c)
 	c.Flags().BoolVar(&o.now, "now", false, "change running hosts also outside the window of the upgrade block")
-	c.Flags().BoolVar(&o.force, "force", false, "also if an app would be down or below its minimum, or the masters lose their quorum")
-	c.Flags().DurationVar(&o.grace, "max-grace", usualGrace, "`time` that tasks have to leave an agent whose host goes away; then they are killed")
 	c.Flags().DurationVar(&o.within, "confirm-within", 0, "undo the whole change unless dcos-install confirm is run within this `time`")
 	return c
+}
+
+// agreeing adds the flags that say how far a change of what runs may go.
+func (o *changing) agreeing(c *cobra.Command) {
+	c.Flags().BoolVar(&o.approve, "auto-approve", false, "do not ask")
+	c.Flags().BoolVar(&o.force, "force", false, "also if an app would be down or below its minimum, or the masters lose their quorum")
+	c.Flags().DurationVar(&o.grace, "max-grace", usualGrace, "`time` that tasks have to leave an agent whose host goes away; then they are killed")
 }
 
 func (r *run) upgradeCommand() *cobra.Command {
