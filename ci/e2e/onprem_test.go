@@ -102,7 +102,7 @@ find /etc /usr/local /opt /var/lib -xdev -path /var/lib/systemd -prune -o -type 
 systemctl list-unit-files --no-legend --plain | grep -v '^session-.*transient' | LC_ALL=C sort
 systemctl list-units --no-legend --plain --all 'dcos*'
 findmnt -rn -o TARGET | grep -v '^/run/user/\|^/run/credentials' | LC_ALL=C sort
-ip -o link | cut -d' ' -f2,3; ip -o -4 address | awk '{print $2, $4}'; ip route show table all | grep -v ' proto kernel'
+ip -o link | sed 's/@if[0-9]*//' | cut -d' ' -f2,3; ip -o -4 address | awk '{print $2, $4}'; ip route show table all | grep -v ' proto kernel'
 nft list ruleset
 ls /run/netns 2>/dev/null; cat /etc/resolv.conf
 sysctl net.ipv4.ip_forward
