@@ -79,7 +79,7 @@ var allow = map[string][]string{
 	"installer/host/facts":    {},
 	"installer/host/unpack":   {},
 	"installer/gateway":       {"runtime/fault", "runtime/config"},
-	"installer/bootstrap":     {"runtime/fault", "runtime/config", "runtime/pki", "runtime/password", "installer/host", "installer/bundle", "providers"},
+	"installer/bootstrap":     {"runtime/fault", "runtime/config", "runtime/pki", "runtime/password", "installer/gateway", "installer/host", "installer/bundle", "providers"},
 	"installer/impact":        {},
 	"installer/workload":      {"runtime/fault", "installer/impact"},
 	"installer/edit":          {"runtime/fault"},

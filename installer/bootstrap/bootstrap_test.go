@@ -277,7 +277,7 @@ func TestClusterIsWaitedFor(t *testing.T) {
 		t.Error(got)
 	}
 	want := []string{
-		"waiting for a leading master (status 503)", "waiting for master 198.19.80.5, which has not joined the others yet",
+		"waiting for a leading master (status 503: Service Unavailable)", "waiting for master 198.19.80.5, which has not joined the others yet",
 		"waiting for master m1, which joins the others", "waiting for master m1, which does not answer", "waiting for agents: 1 of 2 are registered",
 	}
 	if d := cmp.Diff(want, notes); d != "" {

@@ -1,19 +1,13 @@
 package bootstrap
 
 import (
-	"bytes"
 	"cmp"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -21,6 +15,7 @@ import (
 	"github.com/pulumi/pulumi/sdk/v3/go/common/resource"
 	"github.com/pulumi/pulumi/sdk/v3/go/common/resource/plugin"
 
+	"dcos.example/dcos/installer/gateway"
 	"dcos.example/dcos/installer/host"
 	"dcos.example/dcos/providers"
 	"dcos.example/dcos/providers/input"
@@ -103,7 +98,7 @@ func (p *Provider) wait(ctx context.Context, c cluster) error {
 	if err != nil {
 		return done(err)
 	}
-	defer watch.client.CloseIdleConnections()
+	defer watch.client.Close()
 	bounded, cancel := context.WithTimeoutCause(ctx, p.o.Patience, errTime)
 	defer cancel()
 	bounded, stop := context.WithCancelCause(bounded)
@@ -152,21 +147,15 @@ func (p *Provider) wait(ctx context.Context, c cluster) error {
 // watch asks one cluster how it is.
 type watch struct {
 	c      cluster
-	client *http.Client
-	token  string
+	client *gateway.Client
 }
 
 func (p *Provider) newWatch(c cluster) (*watch, error) {
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM([]byte(c.ca)) {
-		return nil, fault.Newf("read the cluster's CA", fault.Invalid, "caCert holds no certificate")
+	client, err := gateway.New(gateway.Config{Masters: c.masters, CA: c.ca, User: c.user, Password: c.password, Dial: p.dialCluster(c.hosts)})
+	if err != nil {
+		return nil, err
 	}
-	return &watch{c: c, client: &http.Client{
-		Transport: &http.Transport{DialContext: p.dialCluster(c.hosts), TLSClientConfig: &tls.Config{RootCAs: pool}, ResponseHeaderTimeout: 5 * time.Second},
-		CheckRedirect: func(*http.Request, []*http.Request) error {
-			return http.ErrUseLastResponse // an answer that leads elsewhere is not the one asked for
-		},
-	}}, nil
+	return &watch{c: c, client: client}, nil
 }
 
 // dialCluster reaches the masters: directly, or from one of the hosts where
@@ -191,61 +180,19 @@ func (p *Provider) dialCluster(hosts []host.Ref) dialFunc {
 	}
 }
 
-// answer is the part of a response that look needs.
-type answer struct {
-	status int
-	body   []byte
-}
-
-func (w *watch) ask(ctx context.Context, method, master, path string, body []byte) (answer, error) {
-	url := "https://" + net.JoinHostPort(master, strconv.Itoa(config.PortGateway)) + path
-	req, err := http.NewRequestWithContext(ctx, method, url, bytes.NewReader(body))
-	if err != nil {
-		return answer{}, err
-	}
-	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("Accept", "application/json")
-	if w.token != "" {
-		req.Header.Set("Authorization", "token="+w.token)
-	}
-	resp, err := w.client.Do(req)
-	if err != nil {
-		return answer{}, err
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(io.LimitReader(resp.Body, 64<<20))
-	return answer{resp.StatusCode, b}, err
-}
-
 // look returns what the cluster lacks, "" when it is healthy. An error says
 // that waiting does not help.
 func (w *watch) look(ctx context.Context) (lacks string, err error) {
-	for _, m := range w.c.masters {
-		// Any answer will do: what it says is looked at below. This path costs
-		// the master next to nothing.
-		if _, err := w.ask(ctx, http.MethodGet, m, "/acs/api/v1/auth/jwks", nil); err != nil {
-			return "the gateway of master " + m + " (" + reason(err) + ")", nil
-		}
+	if master, err := w.client.Reach(ctx); err != nil {
+		return "the gateway of master " + master + " (" + reason(err) + ")", nil
 	}
 	if w.c.password == "" {
 		return "", nil // nothing more can be asked
 	}
-	master := w.c.masters[0]
-	if w.token == "" {
-		lacks, err := w.login(ctx, master)
-		if lacks != "" || err != nil {
-			return lacks, err
-		}
-	}
-	a, err := w.ask(ctx, http.MethodGet, master, "/mesos/slaves", nil)
-	if err != nil || a.status != http.StatusOK {
-		if a.status == http.StatusUnauthorized {
-			w.token = ""
-		}
-		return "a leading master (" + told(a, err) + ")", nil
-	}
-	if lacks, err := w.members(ctx, master); lacks != "" || err != nil {
-		return lacks, err
+	if err := w.client.Login(ctx); fault.Is(err, fault.Denied) {
+		return "", err
+	} else if err != nil {
+		return "sign-in (" + reason(err) + ")", nil
 	}
 	var list struct {
 		Slaves []struct {
@@ -253,8 +200,11 @@ func (w *watch) look(ctx context.Context) (lacks string, err error) {
 			Deactivated bool `json:"deactivated"` // by an operator, who may be us
 		} `json:"slaves"`
 	}
-	if err := json.Unmarshal(a.body, &list); err != nil {
-		return "a list of agents that can be read (" + err.Error() + ")", nil
+	if err := w.client.JSON(ctx, http.MethodGet, "/mesos/slaves", nil, &list); err != nil {
+		return "a leading master (" + reason(err) + ")", nil
+	}
+	if lacks := w.members(ctx); lacks != "" {
+		return lacks, nil
 	}
 	active := 0
 	for _, s := range list.Slaves {
@@ -265,26 +215,15 @@ func (w *watch) look(ctx context.Context) (lacks string, err error) {
 	if active < w.c.agents {
 		return fmt.Sprintf("agents: %d of %d are registered", active, w.c.agents), nil
 	}
-	if a, err := w.ask(ctx, http.MethodGet, master, "/service/marathon/v2/info", nil); err != nil || a.status != http.StatusOK {
-		return "the orchestrator (" + told(a, err) + ")", nil
+	if err := w.client.JSON(ctx, http.MethodGet, "/service/marathon/v2/info", nil, nil); err != nil {
+		return "the orchestrator (" + reason(err) + ")", nil
 	}
 	return "", nil
 }
 
 // members returns what keeps the masters from deciding together: one that has
 // come must have received the cluster's state and its vote.
-func (w *watch) members(ctx context.Context, master string) (lacks string, err error) {
-	a, err := w.ask(ctx, http.MethodGet, master, "/system/v1/members", nil)
-	if err != nil {
-		return "the list of masters (" + told(a, err) + ")", nil
-	}
-	switch a.status {
-	case http.StatusOK:
-	case http.StatusNotFound, http.StatusForbidden: // an earlier release, or not for this user
-		return "", nil
-	default:
-		return "the list of masters (" + told(a, nil) + ")", nil
-	}
+func (w *watch) members(ctx context.Context) (lacks string) {
 	var list struct {
 		Members []struct {
 			Name    string `json:"name"`
@@ -294,8 +233,12 @@ func (w *watch) members(ctx context.Context, master string) (lacks string, err e
 			Reason  string `json:"reason"`
 		} `json:"members"`
 	}
-	if err := json.Unmarshal(a.body, &list); err != nil {
-		return "a list of masters that can be read (" + err.Error() + ")", nil
+	err := w.client.JSON(ctx, http.MethodGet, "/system/v1/members", nil, &list)
+	switch {
+	case fault.Is(err, fault.NotFound), fault.Is(err, fault.Denied): // an earlier release, or not for this user
+		return ""
+	case err != nil:
+		return "the list of masters (" + reason(err) + ")"
 	}
 	for _, addr := range w.c.masters {
 		found := false
@@ -306,58 +249,25 @@ func (w *watch) members(ctx context.Context, master string) (lacks string, err e
 			found = true
 			switch {
 			case m.Role != "voter":
-				return "master " + m.Name + ", which joins the others", nil
+				return "master " + m.Name + ", which joins the others"
 			case !m.Healthy:
-				return "master " + m.Name + ", which " + m.Reason, nil
+				return "master " + m.Name + ", which " + m.Reason
 			}
 		}
 		if !found {
-			return "master " + addr + ", which has not joined the others yet", nil
+			return "master " + addr + ", which has not joined the others yet"
 		}
 	}
-	return "", nil
+	return ""
 }
 
-func (w *watch) login(ctx context.Context, master string) (lacks string, err error) {
-	body, err := json.Marshal(map[string]string{"uid": w.c.user, "password": w.c.password})
-	if err != nil {
-		return "", err
-	}
-	a, err := w.ask(ctx, http.MethodPost, master, "/acs/api/v1/auth/login", body)
-	if err != nil || a.status != http.StatusOK && a.status != http.StatusUnauthorized {
-		return "sign-in (" + told(a, err) + ")", nil
-	}
-	if a.status == http.StatusUnauthorized {
-		return "", fault.Newf("sign in as "+w.c.user, fault.Denied, "the cluster does not take the installer's password; "+
-			"if it was changed there, set admin_password in the cluster block to the new one")
-	}
-	var t struct {
-		Token string `json:"token"`
-	}
-	if err := json.Unmarshal(a.body, &t); err != nil || t.Token == "" {
-		return "sign-in (no token in the answer)", nil
-	}
-	w.token = t.Token
-	return "", nil
-}
-
-func told(a answer, err error) string {
-	if err != nil {
-		return reason(err)
-	}
-	return fmt.Sprintf("status %d", a.status)
-}
-
-// reason is the innermost cause, without the URL that the caller names anyway,
-// and without port numbers of this side, which differ every time.
+// reason is the innermost cause, on one line: what was asked for is named
+// anyway.
 func reason(err error) string {
-	if ne, ok := errors.AsType[net.Error](err); ok && ne.Timeout() {
-		return "no answer"
-	}
 	for u := errors.Unwrap(err); u != nil; u = errors.Unwrap(u) {
 		err = u
 	}
-	return err.Error()
+	return strings.ReplaceAll(err.Error(), "\n", "; ")
 }
 
 // diagnose tells which hosts and units are down and quotes their logs, or

@@ -125,13 +125,22 @@ func (c *Client) Do(ctx context.Context, method, path string, body []byte) (*htt
 	return nil, fault.Newf(op, fault.Denied, "the cluster takes no token of its own")
 }
 
+// Login sees that the administrator can sign in.
+func (c *Client) Login(ctx context.Context) error {
+	_, err := c.login(ctx, false)
+	return err
+}
+
 func (c *Client) login(ctx context.Context, anew bool) (string, error) {
 	const path = "/acs/api/v1/auth/login"
 	op := "sign in as " + c.c.User
 	c.mu.Lock()
+	if anew {
+		c.token = ""
+	}
 	token := c.token
 	c.mu.Unlock()
-	if token != "" && !anew {
+	if token != "" {
 		return token, nil
 	}
 	body, err := json.Marshal(map[string]string{"uid": c.c.User, "password": c.c.Password})
@@ -145,7 +154,7 @@ func (c *Client) login(ctx context.Context, anew bool) (string, error) {
 	defer resp.Body.Close()
 	switch {
 	case resp.StatusCode == http.StatusUnauthorized:
-		return "", fault.Newf(op, fault.Denied, "the cluster does not take this password; if it was changed there, set admin_password in the cluster block to the new one")
+		return "", fault.Newf(op, fault.Denied, "the cluster does not take the installer's password; if it was changed there, set admin_password in the cluster block to the new one")
 	case resp.StatusCode != http.StatusOK:
 		return "", refused(op, resp)
 	}
@@ -170,31 +179,55 @@ func (c *Client) send(ctx context.Context, method, path string, body []byte, tok
 	var errs []error
 	for i := range c.c.Masters {
 		at := (first + i) % len(c.c.Masters)
-		url := "https://" + net.JoinHostPort(c.c.Masters[at], strconv.Itoa(config.PortGateway)) + path
-		req, err := http.NewRequestWithContext(ctx, method, url, bytes.NewReader(body))
-		if err != nil {
-			return nil, err
-		}
-		req.Header.Set("Accept", "application/json")
-		if body != nil {
-			req.Header.Set("Content-Type", "application/json")
-		}
-		if token != "" {
-			req.Header.Set("Authorization", "token="+token)
-		}
-		resp, err := c.http.Do(req)
+		resp, err := c.ask(ctx, c.c.Masters[at], method, path, body, token)
 		if err == nil {
 			c.mu.Lock()
 			c.first = at
 			c.mu.Unlock()
 			return resp, nil
 		}
-		errs = append(errs, fmt.Errorf("master %s: %w", c.c.Masters[at], cause(err)))
+		errs = append(errs, fmt.Errorf("master %s: %w", c.c.Masters[at], err))
 		if ctx.Err() != nil {
 			break
 		}
 	}
 	return nil, errors.Join(errs...)
+}
+
+// Reach returns the first of the masters whose gateway does not answer, with
+// the reason, or "". Who asks need not be able to sign in, and the masters do
+// next to nothing for it.
+func (c *Client) Reach(ctx context.Context) (master string, err error) {
+	for _, m := range c.c.Masters {
+		resp, err := c.ask(ctx, m, http.MethodGet, "/acs/api/v1/auth/jwks", nil, "")
+		if err != nil {
+			return m, fault.New("reach master "+m, fault.Unavailable, err)
+		}
+		io.Copy(io.Discard, io.LimitReader(resp.Body, 1<<20)) // so that the connection serves again
+		resp.Body.Close()
+	}
+	return "", nil
+}
+
+// ask asks one master.
+func (c *Client) ask(ctx context.Context, master, method, path string, body []byte, token string) (*http.Response, error) {
+	url := "https://" + net.JoinHostPort(master, strconv.Itoa(config.PortGateway)) + path
+	req, err := http.NewRequestWithContext(ctx, method, url, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Accept", "application/json")
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if token != "" {
+		req.Header.Set("Authorization", "token="+token)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, cause(err)
+	}
+	return resp, nil
 }
 
 // cause is the innermost error: the outer ones name the URL once more.

@@ -86,8 +86,16 @@ func TestAsksWhoeverAnswersAndSignsInAgain(t *testing.T) {
 
 func TestWrongPassword(t *testing.T) {
 	err := cluster(t, "wrong").JSON(t.Context(), http.MethodGet, "/thing", nil, nil)
-	if !fault.Is(err, fault.Denied) || !strings.Contains(err.Error(), "sign in as admin: the cluster does not take this password") {
+	if !fault.Is(err, fault.Denied) || !strings.Contains(err.Error(), "sign in as admin: the cluster does not take the installer's password") {
 		t.Errorf("error %v", err)
+	}
+}
+
+// Every master is asked, not only until one answers, and without a password.
+func TestReachNamesTheMasterThatIsDown(t *testing.T) {
+	master, err := cluster(t, "wrong").Reach(t.Context())
+	if master != "198.19.80.5" || !fault.Is(err, fault.Unavailable) || !strings.Contains(err.Error(), "host is down") {
+		t.Errorf("master %q, error %v", master, err)
 	}
 }
 
