@@ -127,6 +127,11 @@ func (m *Member) HandOver(ctx context.Context, to ID) error {
 
 // Compact makes the raft log start anew soon. After a change of addresses this
 // keeps old ones from being read out of it at the next start.
+//
+// etcd sets the flag behind it without a lock, because its own caller is the
+// loop that reads it. Set from here, it is seen with the next entry or the one
+// after, and lost only while a snapshot is being made, which is what it asks
+// for.
 func (m *Member) Compact() { m.etcd.Server.ForceSnapshot() }
 
 func (m *Member) url(addr netip.AddrPort) string {

@@ -178,7 +178,7 @@ func TestAddressesChange(t *testing.T) {
 	}
 	for _, m := range members {
 		eventually(t, "tell", func(ctx context.Context) error { return m.Readdress(ctx, m.ID(), to[m.ID()]) })
-		m.Compact()
+		compact(m)
 	}
 	has(t, members[1], "1")
 	for _, m := range members {
