@@ -100,9 +100,6 @@ func New(opt Options) (*Orchestrator, error) {
 	return &Orchestrator{opt: opt, self: u.Host}, nil
 }
 
-// Kinds are the kinds of records that the orchestrator writes.
-func Kinds() []state.Kind { return engine.Kinds() }
-
 // restartPause is how long a term that failed is followed by nothing.
 const restartPause = time.Second
 
