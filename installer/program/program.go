@@ -56,9 +56,10 @@ type Release struct {
 	Bundle  string // path of the archive on this machine
 }
 
-// SecretsKey and ClusterKey name the resources whose outputs the installer
-// shows.
+// SecretsKey names the resource that holds a cluster's secrets.
 func SecretsKey(cluster string) engine.Key { return engine.Key{Type: TypeSecrets, Name: cluster} }
+
+// ClusterKey names the resource that stands for a cluster as a whole.
 func ClusterKey(cluster string) engine.Key { return engine.Key{Type: TypeCluster, Name: cluster} }
 
 // Goals returns the resources of t running r. Their number grows with the
