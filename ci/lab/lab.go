@@ -302,7 +302,7 @@ func ready() error {
 			errs = append(errs, fmt.Errorf("%s is missing: run ci/setup", p))
 		}
 	}
-	if dir := Rootfs(); !isDir(dir) {
+	if dir := rootfs(); !isDir(dir) {
 		errs = append(errs, fmt.Errorf("%s is missing: run ci/setup, which makes it once and needs Debian's packages for that", dir))
 	}
 	if len(errs) == 0 {

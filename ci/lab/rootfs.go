@@ -14,9 +14,9 @@ import (
 //go:embed rootfs
 var recipe []byte
 
-// Rootfs returns the directory of the root file system that hosts share,
+// rootfs returns the directory of the root file system that hosts share,
 // whether or not it was made.
-func Rootfs() string {
+func rootfs() string {
 	sum := sha256.Sum256(recipe)
 	return filepath.Join(cmp.Or(os.Getenv("DCOS_LAB_CACHE"), "/var/cache/dcos-lab"), "rootfs-"+hex.EncodeToString(sum[:6]))
 }

@@ -189,7 +189,7 @@ func (l *Lab) mount(ctx context.Context, h Host) error {
 	}
 	defer loop.Close() // the mount keeps it
 	client := filepath.Join(l.Dir, keyFile+".pub")
-	return disk.Mount(ctx, loop.Name(), Rootfs(), func(root string) error {
+	return disk.Mount(ctx, loop.Name(), rootfs(), func(root string) error {
 		var id [16]byte
 		rand.Read(id[:])
 		files := []disk.File{

@@ -116,8 +116,8 @@ func (m Manifest) check() error {
 	return nil
 }
 
-// Describe lists the regular files below dir as a release of version.
-func Describe(dir, version string) (Manifest, error) {
+// manifestOf lists the regular files below dir as a release of version.
+func manifestOf(dir, version string) (Manifest, error) {
 	m := Manifest{Version: version}
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
@@ -202,7 +202,7 @@ type Contents struct {
 // Write packs c into w, signed with key, and returns its manifest. A nil key
 // leaves it unsigned: then nobody takes it before it is signed.
 func Write(w io.Writer, c Contents, key *Key) (Manifest, error) {
-	m, err := Describe(c.Dir, c.Version)
+	m, err := manifestOf(c.Dir, c.Version)
 	if err != nil {
 		return m, err
 	}

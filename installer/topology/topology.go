@@ -324,7 +324,7 @@ func (t *Topology) local(b *blueprint.Blueprint, l *diag.List) {
 			public = g.Count.Value
 		}
 		for i, n := range g.Nodes {
-			t.Hosts = append(t.Hosts, Host{Name: HostName(g.Role, i+1), Role: g.Role, Addr: p.addr(g.Role, i+1),
+			t.Hosts = append(t.Hosts, Host{Name: hostName(g.Role, i+1), Role: g.Role, Addr: p.addr(g.Role, i+1),
 				CPUs: n.CPUs.Value, Memory: n.Memory.Value, Disk: n.Disk.Value, Attributes: n.Attributes.Value})
 		}
 	}
@@ -334,8 +334,8 @@ func (t *Topology) local(b *blueprint.Blueprint, l *diag.List) {
 	}
 }
 
-// HostName returns the name of the n-th host of a role, counting from 1.
-func HostName(r Role, n int) string {
+// hostName returns the name of the n-th host of a role, counting from 1.
+func hostName(r Role, n int) string {
 	if r == RolePublicAgent {
 		return fmt.Sprintf("public-agent-%d", n)
 	}
