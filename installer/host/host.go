@@ -13,6 +13,7 @@ import (
 	"errors"
 	"io/fs"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"dcos.example/dcos/installer/bundle"
@@ -86,9 +87,14 @@ type Change struct {
 	File *File
 }
 
-// Put and Gone are the two kinds of Change.
+// Put is a Change after which f is at path.
 func Put(path string, f File) Change { return Change{Path: path, File: &f} }
-func Gone(path string) Change        { return Change{Path: path} }
+
+// Gone is a Change after which nothing is at path.
+func Gone(path string) Change { return Change{Path: path} }
+
+// Quote makes a word of the shell out of any text.
+func Quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
 
 // Units are the units of a machine.
 type Units interface {

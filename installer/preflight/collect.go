@@ -107,7 +107,7 @@ func (c *collection) ask(ctx context.Context, i int) {
 		return
 	}
 	h.Sent = time.Now()
-	out, err := hand.Run(ctx, "/bin/sh", "-c", "PROBE="+quoted(c.o.ProbePath)+"\n"+script())
+	out, err := hand.Run(ctx, "/bin/sh", "-c", "PROBE="+host.Quote(c.o.ProbePath)+"\n"+script())
 	h.Received = time.Now()
 	if err != nil {
 		h.Unreached = because(ctx, h, err)
@@ -128,8 +128,6 @@ func because(ctx context.Context, h *Host, err error) error {
 	}
 	return err
 }
-
-func quoted(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
 
 // bring puts dcos-probe onto a host that does not have it.
 func (c *collection) bring(ctx context.Context, i int) {

@@ -30,13 +30,10 @@ type machine struct {
 
 var _ host.Host = (*machine)(nil)
 
-// quote makes a word of the shell out of any text.
-func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
-
 func quoted(words []string) string {
 	q := make([]string, len(words))
 	for i, w := range words {
-		q[i] = quote(w)
+		q[i] = host.Quote(w)
 	}
 	return strings.Join(q, " ")
 }
@@ -131,7 +128,7 @@ func (m *machine) Run(ctx context.Context, argv ...string) (host.Output, error) 
 // ReadFile implements host.Files.
 func (m *machine) ReadFile(ctx context.Context, path string) (host.File, error) {
 	what := "read " + path
-	p := quote(path)
+	p := host.Quote(path)
 	out, err := m.do(ctx, command{what: what, script: "[ -e " + p + " ] || { echo none; exit 0; }\nstat -L -c '%f %u %g' -- " + p + " && exec cat -- " + p})
 	if err != nil {
 		return host.File{}, err
@@ -225,15 +222,15 @@ func lookScript(q host.Query) string {
 		fmt.Fprintf(&b, "stat -c 'S %%f %%u %%g %%n' -- %s 2>/dev/null\n", quoted(paths))
 		b.WriteString("set --\n")
 		for _, p := range paths {
-			fmt.Fprintf(&b, "if [ -L %[1]s ]; then echo L \"$(readlink -- %[1]s)\" %[1]s; elif [ -f %[1]s ]; then set -- \"$@\" %[1]s; fi\n", quote(p))
+			fmt.Fprintf(&b, "if [ -L %[1]s ]; then echo L \"$(readlink -- %[1]s)\" %[1]s; elif [ -f %[1]s ]; then set -- \"$@\" %[1]s; fi\n", host.Quote(p))
 		}
 		b.WriteString("[ $# -eq 0 ] || sha256sum -- \"$@\" || exit 1\n")
 		for _, p := range q.Content {
-			fmt.Fprintf(&b, "if [ -f %[1]s ] && [ ! -L %[1]s ]; then printf 'B %%s ' %[1]s; base64 -w0 -- %[1]s || exit 1; echo; fi\n", quote(p))
+			fmt.Fprintf(&b, "if [ -f %[1]s ] && [ ! -L %[1]s ]; then printf 'B %%s ' %[1]s; base64 -w0 -- %[1]s || exit 1; echo; fi\n", host.Quote(p))
 		}
 	}
 	for i, d := range q.Dirs {
-		fmt.Fprintf(&b, "if [ -d %[1]s ]; then echo 'D %[2]d'; ls -1A -- %[1]s | while IFS= read -r n; do printf 'N %[2]d %%s\\n' \"$n\"; done; fi\n", quote(d), i)
+		fmt.Fprintf(&b, "if [ -d %[1]s ]; then echo 'D %[2]d'; ls -1A -- %[1]s | while IFS= read -r n; do printf 'N %[2]d %%s\\n' \"$n\"; done; fi\n", host.Quote(d), i)
 	}
 	if len(q.Units) > 0 {
 		b.WriteString(showUnits(q.Units))
@@ -344,7 +341,7 @@ func changeScript(changes []host.Change, relabel string) (script string, data []
 		dir := path.Dir(c.Path)
 		units = units || strings.HasPrefix(c.Path, config.UnitDir+"/")
 		if c.File == nil {
-			fmt.Fprintf(&places, "rm -rf --one-file-system -- %s\n", quote(c.Path))
+			fmt.Fprintf(&places, "rm -rf --one-file-system -- %s\n", host.Quote(c.Path))
 			continue
 		}
 		if !slices.Contains(dirs, dir) {
@@ -354,10 +351,10 @@ func changeScript(changes []host.Change, relabel string) (script string, data []
 		f, tmp := *c.File, path.Join(dir, fmt.Sprintf(".%s.dcos-new%d", path.Base(c.Path), i))
 		if f.Link != "" {
 			// ln makes the link beside its place first, too, but not its name.
-			fmt.Fprintf(&places, "ln -sfn -- %s %s; mv -fT -- %s %s\n", quote(f.Link), quote(tmp), quote(tmp), quote(c.Path))
+			fmt.Fprintf(&places, "ln -sfn -- %s %s; mv -fT -- %s %s\n", host.Quote(f.Link), host.Quote(tmp), host.Quote(tmp), host.Quote(c.Path))
 			continue
 		}
-		fmt.Fprintf(&copies, "head -c %d > %s\n", len(f.Data), quote(tmp))
+		fmt.Fprintf(&copies, "head -c %d > %s\n", len(f.Data), host.Quote(tmp))
 		data = append(data, f.Data...)
 		sums = append(sums, digest(f.Data)+"  "+tmp)
 		mode := fmt.Sprintf("%o", f.Mode.Perm())
@@ -366,10 +363,10 @@ func changeScript(changes []host.Change, relabel string) (script string, data []
 			owner := fmt.Sprintf("%d:%d", f.UID, f.GID)
 			owners[owner] = append(owners[owner], tmp)
 		}
-		fmt.Fprintf(&places, "mv -fT -- %s %s\n", quote(tmp), quote(c.Path))
+		fmt.Fprintf(&places, "mv -fT -- %s %s\n", host.Quote(tmp), host.Quote(c.Path))
 	}
 	for _, d := range dirs {
-		fmt.Fprintf(&b, "[ -d %[1]s ] || (umask 022; mkdir -p -- %[1]s)\n", quote(d))
+		fmt.Fprintf(&b, "[ -d %[1]s ] || (umask 022; mkdir -p -- %[1]s)\n", host.Quote(d))
 	}
 	b.WriteString(copies.String())
 	if len(sums) > 0 {

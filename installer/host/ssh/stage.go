@@ -112,9 +112,9 @@ func (s staging) streamScript(at string, rel bundle.Manifest, helper int, relabe
 	fmt.Fprintf(&b, "rm -f .unpack; head -c %[1]d > .unpack; [ \"$(sha256sum < .unpack)\" = '%[2]s  -' ] || exit %[3]d\nchmod 755 .unpack\n", f.Size, f.SHA256, cut)
 	fmt.Fprintf(&b, "./.unpack . %s; rm -f .unpack\n", rel.Digest())
 	if relabel != "" {
-		fmt.Fprintf(&b, "%s -- %s\n", relabel, quote(to))
+		fmt.Fprintf(&b, "%s -- %s\n", relabel, host.Quote(to))
 	}
-	fmt.Fprintf(&b, "cd /; rm -rf -- %[2]s; mv -T -- %[1]s %[2]s\ntrue", quote(to), quote(at))
+	fmt.Fprintf(&b, "cd /; rm -rf -- %[2]s; mv -T -- %[1]s %[2]s\ntrue", host.Quote(to), host.Quote(at))
 	return b.String()
 }
 
@@ -124,12 +124,12 @@ func (s staging) links(b *strings.Builder, to string, rel bundle.Manifest) {
 	for _, f := range rel.Files {
 		dirs[path.Join(to, path.Dir(f.Path))] = true
 	}
-	fmt.Fprintf(b, "mkdir -p -- %s\ncd %s\n", quoted(sortedKeys(dirs)), quote(to))
+	fmt.Fprintf(b, "mkdir -p -- %s\ncd %s\n", quoted(sortedKeys(dirs)), host.Quote(to))
 	for _, i := range sortedKeys(s.link) {
 		// A link, or a copy where the file system has none, or one with another
 		// mode: the older release keeps its own.
 		fmt.Fprintf(b, "rm -f -- %[2]s; [ \"$(stat -c %%a -- %[1]s)\" = %[3]o ] && ln -- %[1]s %[2]s 2>/dev/null || cp -- %[1]s %[2]s\n",
-			quote(s.link[i]), quote(rel.Files[i].Path), rel.Files[i].Mode.Perm())
+			host.Quote(s.link[i]), host.Quote(rel.Files[i].Path), rel.Files[i].Mode.Perm())
 	}
 }
 
@@ -140,9 +140,9 @@ func part(at string) string { return at + ".part" }
 // staged, and which of its files an earlier attempt brought whole.
 func stagedScript(at string, rel bundle.Manifest) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "if [ -f %s ]; then echo staged; exit 0; fi\n", quote(path.Join(at, bundle.ManifestName)))
+	fmt.Fprintf(&b, "if [ -f %s ]; then echo staged; exit 0; fi\n", host.Quote(path.Join(at, bundle.ManifestName)))
 	fmt.Fprintf(&b, "for f in %s/*/%s; do [ -f \"$f\" ] && { echo \"== $f\"; cat \"$f\"; echo; }; done\n", config.ReleaseDir, bundle.ManifestName)
-	fmt.Fprintf(&b, "if cd %s 2>/dev/null; then echo '== part'; sha256sum -c 2>/dev/null <<'SUMS'\n", quote(part(at)))
+	fmt.Fprintf(&b, "if cd %s 2>/dev/null; then echo '== part'; sha256sum -c 2>/dev/null <<'SUMS'\n", host.Quote(part(at)))
 	for _, f := range rel.Files {
 		fmt.Fprintf(&b, "%s  %s\n", f.SHA256, f.Path)
 	}
@@ -211,9 +211,9 @@ func (s staging) script(at string, rel bundle.Manifest, manifest int, relabel st
 	s.links(&b, to, rel)
 	for _, i := range s.send {
 		f := rel.Files[i]
-		fmt.Fprintf(&b, "rm -f -- %[1]s; head -c %[2]d > %[1]s; [ \"$(stat -c %%s -- %[1]s)\" = %[2]d ] || exit %[3]d\n", quote(f.Path), f.Size, cut)
+		fmt.Fprintf(&b, "rm -f -- %[1]s; head -c %[2]d > %[1]s; [ \"$(stat -c %%s -- %[1]s)\" = %[2]d ] || exit %[3]d\n", host.Quote(f.Path), f.Size, cut)
 	}
-	fmt.Fprintf(&b, "sha256sum --quiet -c <<'SUMS' || { rm -rf -- %s; echo 'what arrived is not what was sent, or an older release is damaged' >&2; exit 1; }\n", quote(to))
+	fmt.Fprintf(&b, "sha256sum --quiet -c <<'SUMS' || { rm -rf -- %s; echo 'what arrived is not what was sent, or an older release is damaged' >&2; exit 1; }\n", host.Quote(to))
 	modes := map[string][]string{}
 	for _, f := range rel.Files {
 		fmt.Fprintf(&b, "%s  %s\n", f.SHA256, f.Path)
@@ -227,9 +227,9 @@ func (s staging) script(at string, rel bundle.Manifest, manifest int, relabel st
 	fmt.Fprintf(&b, "head -c %d > %s\n", manifest, bundle.ManifestName)
 	fmt.Fprintf(&b, "[ \"$(sha256sum < %s)\" = '%s  -' ] || exit %d\n", bundle.ManifestName, rel.Digest(), cut)
 	if relabel != "" {
-		fmt.Fprintf(&b, "%s -- %s\n", relabel, quote(to))
+		fmt.Fprintf(&b, "%s -- %s\n", relabel, host.Quote(to))
 	}
-	fmt.Fprintf(&b, "cd /; rm -rf -- %[2]s; mv -T -- %[1]s %[2]s\n", quote(to), quote(at)) // no manifest, so it was none
+	fmt.Fprintf(&b, "cd /; rm -rf -- %[2]s; mv -T -- %[1]s %[2]s\n", host.Quote(to), host.Quote(at)) // no manifest, so it was none
 	b.WriteString("true")
 	return b.String()
 }

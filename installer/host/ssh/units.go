@@ -81,7 +81,7 @@ func ended(code, status string) string {
 
 // logScript prints the end of a unit's log.
 func logScript(name string, bytes int) string {
-	return "if command -v journalctl >/dev/null 2>&1; then journalctl -q --no-pager -o cat -n 60 -u " + quote(name) + " 2>/dev/null | tail -c " + strconv.Itoa(bytes) +
+	return "if command -v journalctl >/dev/null 2>&1; then journalctl -q --no-pager -o cat -n 60 -u " + host.Quote(name) + " 2>/dev/null | tail -c " + strconv.Itoa(bytes) +
 		"\nelse echo '(this machine keeps no journal that could be quoted)'; fi\n"
 }
 
@@ -112,7 +112,7 @@ func (m *machine) UnitStatus(ctx context.Context, name string, tail int) (host.U
 
 // StartUnit implements host.Units.
 func (m *machine) StartUnit(ctx context.Context, name string) error {
-	n := quote(name)
+	n := host.Quote(name)
 	_, err := m.do(ctx, command{what: "start " + name,
 		script: "systemctl reset-failed " + n + " >/dev/null 2>&1\nsystemctl start " + n + " && exit 0\necho 'the end of its log:' >&2\n{ " + logScript(name, startLog) + "} >&2\nexit 1"})
 	return err
@@ -120,7 +120,7 @@ func (m *machine) StartUnit(ctx context.Context, name string) error {
 
 // StopUnit implements host.Units.
 func (m *machine) StopUnit(ctx context.Context, name string) error {
-	n := quote(name)
+	n := host.Quote(name)
 	_, err := m.do(ctx, command{what: "stop " + name,
 		script: "[ \"$(systemctl show -p LoadState --value " + n + ")\" = not-found ] || systemctl stop " + n})
 	return err
@@ -128,7 +128,7 @@ func (m *machine) StopUnit(ctx context.Context, name string) error {
 
 // EnableUnit implements host.Units.
 func (m *machine) EnableUnit(ctx context.Context, name string, on bool) error {
-	n := quote(name)
+	n := host.Quote(name)
 	if on {
 		_, err := m.do(ctx, command{what: "enable " + name, script: "systemctl enable --quiet --no-reload " + n})
 		return err
