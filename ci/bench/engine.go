@@ -72,11 +72,14 @@ func startEngine(ctx context.Context, f *floor) (*engine, error) {
 	defer archive.Close()
 	ctx = namespaces.WithNamespace(ctx, "bench")
 	images, err := e.client.Import(ctx, archive)
-	if err == nil && len(images) == 1 {
+	if err == nil && len(images) != 1 {
+		err = fmt.Errorf("it holds %d images, not one", len(images))
+	}
+	if err == nil {
 		e.image = containerd.NewImage(e.client, images[0])
 		err = e.image.Unpack(ctx, "overlayfs")
 	}
-	if err != nil || e.image == nil {
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("load %s: %w", archive.Name(), err), e.stop())
 	}
 	return e, nil

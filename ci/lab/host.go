@@ -149,8 +149,11 @@ func (l *Lab) awaitLogin(ctx context.Context, h Host, began time.Time, whole boo
 	b.Seconds = math.Round(time.Since(began).Seconds()*1000) / 1000
 	if whole {
 		out, err := l.run(ctx, h, "root", "systemctl is-system-running --wait || systemctl --failed --no-legend --plain")
-		if state := strings.TrimSpace(out); err != nil || state != "running" {
-			return b, fault.Newf("boot host "+h.Name, fault.Internal, "not all of its units started: %s (%w)", state, err)
+		if err != nil {
+			return b, fault.Newf("boot host "+h.Name, fault.Internal, "ask whether all of its units started: %w", err)
+		}
+		if state := strings.TrimSpace(out); state != "running" {
+			return b, fault.Newf("boot host "+h.Name, fault.Internal, "not all of its units started: %s", state)
 		}
 	}
 	b.MemoryMiB = l.memory(h.Name)

@@ -68,8 +68,11 @@ func (c *Cluster) open(name, cidr string) (stop func(), err error) {
 	}
 	defer resp.Body.Close()
 	var login struct{ Token string }
-	if err := json.NewDecoder(resp.Body).Decode(&login); err != nil || login.Token == "" {
+	if err := json.NewDecoder(resp.Body).Decode(&login); err != nil {
 		return stop, fmt.Errorf("log in as %q: %s, %w", c.User, resp.Status, err)
+	}
+	if login.Token == "" {
+		return stop, fmt.Errorf("log in as %q: %s, no token in the answer", c.User, resp.Status)
 	}
 	c.Token = login.Token
 	return stop, nil

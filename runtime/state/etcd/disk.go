@@ -42,8 +42,11 @@ func Inspect(dataDir string) (d Disk, err error) {
 	}
 	lg := zap.NewNop()
 	snaps, err := wal.ValidSnapshotEntries(lg, logs)
-	if err != nil || len(snaps) == 0 {
-		return d, fault.Newf(op, fault.Internal, "%s has no beginning: %w", logs, err)
+	if err != nil {
+		return d, fault.New(op, fault.Internal, err)
+	}
+	if len(snaps) == 0 {
+		return d, fault.Newf(op, fault.Internal, "%s has no beginning", logs)
 	}
 	w, err := wal.OpenForRead(lg, logs, snaps[len(snaps)-1])
 	if err != nil {
