@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -64,12 +65,16 @@ func TestFromMaster(t *testing.T) {
 	}
 	file := filepath.Join(t.TempDir(), "sealed")
 	ctx, cancel := context.WithCancel(t.Context())
-	go d.Follow(ctx, file, func(error) {})
+	var following sync.WaitGroup
+	following.Go(func() { d.Follow(ctx, file, func(err error) { t.Error(err) }) })
 	var sealed []byte
-	for end := time.Now().Add(5 * time.Second); len(sealed) == 0 && time.Now().Before(end); time.Sleep(time.Millisecond) {
-		sealed, _ = os.ReadFile(file)
+	for end := time.Now().Add(time.Minute); len(sealed) == 0; time.Sleep(time.Millisecond) {
+		if sealed, err = os.ReadFile(file); err != nil && time.Now().After(end) {
+			t.Fatal(err)
+		}
 	}
 	cancel()
+	following.Wait()
 	m := &machine{files: map[string]string{
 		config.MasterFile: `{"cluster":{"id":"cluster-1","name":"prod"}}`, config.SealKeyFile: base64.StdEncoding.EncodeToString(key) + "\n", config.DepositFile: string(sealed),
 	}}
