@@ -336,8 +336,10 @@ func restore(ctx context.Context, f *field, d *doing) error {
 	if _, err := f.install(ctx, "backup", "-out", backup); err != nil {
 		return err
 	}
-	if st, err := os.Stat(backup); err != nil || st.Size() == 0 {
-		return fmt.Errorf("no backup: %v", err)
+	if st, err := os.Stat(backup); err != nil {
+		return err
+	} else if st.Size() == 0 {
+		return errors.New("the backup is empty")
 	}
 	for _, h := range f.hosts() {
 		d.fault(h)

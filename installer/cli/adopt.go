@@ -253,8 +253,11 @@ func fetchCA(ctx context.Context, address string) ([]byte, error) {
 	}
 	defer resp.Body.Close()
 	b, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
-	if err != nil || resp.StatusCode != http.StatusOK {
-		return nil, fault.Newf(op, fault.Unavailable, "%s answers %s %v; if the masters have lost their majority, use ssh://USER@%s", address, resp.Status, err, address)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = errors.New(resp.Status)
+	}
+	if err != nil {
+		return nil, fault.Newf(op, fault.Unavailable, "%s answers: %w; if the masters have lost their majority, use ssh://USER@%s", address, err, address)
 	}
 	return b, nil
 }

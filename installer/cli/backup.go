@@ -140,8 +140,14 @@ func (s *session) fetchBackup(ctx context.Context, c *gateway.Client, f backupFl
 	defer os.Remove(tmp.Name()) // nothing is there after the rename
 	sum := sha256.New()
 	n, err := io.Copy(io.MultiWriter(tmp, sum), resp.Body)
-	if err != nil || n != doc.Size || hex.EncodeToString(sum.Sum(nil)) != doc.SHA256 {
-		return errors.Join(fault.Newf(op, fault.Unavailable, "%d of %d bytes came: %v", n, doc.Size, err), tmp.Close())
+	if err == nil && n != doc.Size {
+		err = io.ErrUnexpectedEOF
+	}
+	if err != nil {
+		return errors.Join(fault.Newf(op, fault.Unavailable, "%d of %d bytes came: %w", n, doc.Size, err), tmp.Close())
+	}
+	if hex.EncodeToString(sum.Sum(nil)) != doc.SHA256 {
+		return errors.Join(fault.Newf(op, fault.Unavailable, "what came is not what was made"), tmp.Close())
 	}
 	if err := errors.Join(tmp.Sync(), tmp.Close()); err != nil {
 		return fault.New(op, fault.Denied, err)

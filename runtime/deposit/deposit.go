@@ -240,8 +240,11 @@ func unseal(key []byte, cluster string, h Head, sealed []byte) ([]byte, error) {
 	}
 	defer dec.Close()
 	content, err := dec.DecodeAll(packed, nil)
-	if err != nil || len(content) != h.Size {
-		return nil, fault.Newf(op, fault.Internal, "%d of %d bytes are in it: %v", len(content), h.Size, err)
+	if err == nil && len(content) != h.Size {
+		err = io.ErrUnexpectedEOF
+	}
+	if err != nil {
+		return nil, fault.Newf(op, fault.Internal, "%d of %d bytes are in it: %w", len(content), h.Size, err)
 	}
 	return content, nil
 }
@@ -252,8 +255,11 @@ func OpenFile(file, sealKey []byte, cluster string) (Head, []byte, error) {
 	const op = "open the installer's state"
 	line, sealed, ok := bytes.Cut(file, []byte("\n"))
 	var h Head
-	if err := json.Unmarshal(line, &h); err != nil || !ok {
+	if err := json.Unmarshal(line, &h); err != nil {
 		return h, nil, fault.Newf(op, fault.Invalid, "the file is damaged: %v", err)
+	}
+	if !ok {
+		return h, nil, fault.Newf(op, fault.Invalid, "the file is damaged: it ends after its first line")
 	}
 	key, err := base64.StdEncoding.DecodeString(strings.TrimSpace(string(sealKey)))
 	if err != nil {
