@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -14,6 +15,7 @@ import (
 	"dcos.example/dcos/installer/blueprint"
 	"dcos.example/dcos/installer/cli/view"
 	"dcos.example/dcos/installer/engine"
+	"dcos.example/dcos/installer/host"
 	"dcos.example/dcos/installer/program"
 	"dcos.example/dcos/installer/stack"
 	"dcos.example/dcos/runtime/fault"
@@ -70,7 +72,10 @@ func (r *run) apply(ctx context.Context, w *work, o changing, args []string) err
 	if err != nil {
 		return err
 	}
-	shown := view.NewPlan(s.cluster, w.plan)
+	shown, err := s.planned(w.plan)
+	if err != nil {
+		return err
+	}
 	shown.Impact = rep
 	if err := r.show(shown); err != nil {
 		return err
@@ -91,7 +96,7 @@ func (r *run) apply(ctx context.Context, w *work, o changing, args []string) err
 			return err
 		}
 	}
-	s.meta.Roll = rollOf(w.input.topology.Upgrade)
+	s.meta.Roll, s.meta.RolledTo = rollOf(w.input.topology.Upgrade), 0
 	// Before anything is made: destroy must find its way without the file.
 	if err := s.writeMeta(); err != nil {
 		return err
@@ -116,7 +121,7 @@ func (r *run) apply(ctx context.Context, w *work, o changing, args []string) err
 		return err // refused before anything began
 	}
 	s.bury(ctx, left, err == nil)
-	doc := s.result("apply", res, err, start)
+	doc := s.result(cmp.Or(s.options.Operation, "apply"), res, err, start)
 	if err == nil {
 		if err := s.finish(w, res, &doc); err != nil {
 			return err
@@ -180,7 +185,7 @@ func quoted(s string) string {
 	if strings.ContainsFunc(s, func(r rune) bool {
 		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_./=:,@%+", r))
 	}) {
-		return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+		return host.Quote(s)
 	}
 	return s
 }
@@ -293,7 +298,10 @@ func (r *run) destroy(ctx context.Context, args []string, approved bool) error {
 	if err != nil {
 		return err
 	}
-	doc := view.NewPlan(name, p)
+	doc, err := s.planned(p)
+	if err != nil {
+		return err
+	}
 	doc.Destroy = true
 	if err := r.show(doc); err != nil {
 		return err

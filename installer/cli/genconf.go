@@ -68,7 +68,7 @@ func (r *run) genconf(ctx context.Context, args []string, out string) error {
 	if err != nil {
 		return err
 	}
-	s, err := r.openInput(in, rel.Bundle, "genconf")
+	s, err := r.openInput(in, rel, "genconf")
 	if err != nil {
 		return err
 	}

@@ -67,7 +67,7 @@ func (s *session) nodes(ctx context.Context) (view.Nodes, error) {
 		return doc, err
 	}
 	for _, h := range s.hosts(st, nil, false) {
-		n := view.Node{Name: h.Name, Role: h.Role, Address: h.Address, Release: h.Release, State: unknownState}
+		n := view.Node{Name: h.Name, Role: h.Role, Address: h.Address, Release: h.Release, Version: h.Version, State: unknownState}
 		if h.State == "unfinished" {
 			n.State = "recorded"
 		}

@@ -56,7 +56,9 @@ func (r *run) planCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				doc = view.NewPlan(s.cluster, p)
+				if doc, err = s.planned(p); err != nil {
+					return err
+				}
 				doc.Destroy = true
 			} else {
 				w, err := r.prepare(args, "plan")
@@ -71,7 +73,9 @@ func (r *run) planCommand() *cobra.Command {
 				if err := w.keepsMasters(p); err != nil {
 					return err
 				}
-				doc = view.NewPlan(w.session.cluster, p)
+				if doc, err = w.session.planned(p); err != nil {
+					return err
+				}
 				if doc.Impact, err = w.session.report(ctx, p, w.input.topology, w.input.topology.Upgrade); err != nil {
 					return err
 				}
@@ -129,7 +133,7 @@ func (r *run) prepareInput(in *input, command string) (*work, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := r.openInput(in, rel.Bundle, command)
+	s, err := r.openInput(in, rel, command)
 	if err != nil {
 		return nil, err
 	}

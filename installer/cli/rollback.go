@@ -28,9 +28,9 @@ func (r *run) rollbackCommand() *cobra.Command {
 		Use:   "rollback [FILE]",
 		Short: "Go back to how the cluster was before the last change",
 		Long: `Show what it takes to bring the hosts, their files and their release back to the last
-state that was reached without a failure and differs from this one, ask, and do it. The
-FILE is not read, and still describes what is left behind: the next apply goes forward
-to it again. Hosts change one after the other, as in the last apply; agents whose hosts
+state that was reached without a failure and differs from this one, ask, and do it. Given
+again, it goes further back; -to chooses the state. The FILE is not read, and still
+describes what is left behind: the next apply goes forward to it again. Hosts change one after the other, as in the last apply; agents whose hosts
 go away are emptied first.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -55,7 +55,7 @@ go away are emptied first.`,
 // rollback brings the cluster back to an earlier state: that of a serial, or
 // with 0 the last good one that differs.
 func (r *run) rollback(ctx context.Context, s *session, serial uint64, o changing) error {
-	goals, plan, err := s.earlier(ctx, serial)
+	goals, plan, to, err := s.earlier(ctx, serial)
 	if err != nil {
 		return err
 	}
@@ -71,7 +71,10 @@ func (r *run) rollback(ctx context.Context, s *session, serial uint64, o changin
 	if err != nil {
 		return err
 	}
-	shown := view.NewPlan(s.cluster, plan)
+	shown, err := s.planned(plan)
+	if err != nil {
+		return err
+	}
 	shown.Impact = rep
 	if err := r.show(shown); err != nil {
 		return err
@@ -92,7 +95,7 @@ func (r *run) rollback(ctx context.Context, s *session, serial uint64, o changin
 	if roll.Drain {
 		s.options.Providers = s.drainingUpdates(plan, o.grace)
 	}
-	s.options.Plan = plan
+	s.options.Plan, s.options.Operation = plan, "rollback"
 	res, err := s.follow(ctx, func(o engine.Options) (*engine.Result, error) { return engine.Apply(ctx, s.stack, goals, o) })
 	if err != nil && res.Plan == nil {
 		return err
@@ -107,37 +110,40 @@ func (r *run) rollback(ctx context.Context, s *session, serial uint64, o changin
 	if b := bundleOf(goals); b != "" {
 		s.meta.Bundle = b
 	}
+	s.meta.RolledTo = to
 	if err := errors.Join(s.settle(), s.writeMeta(), r.show(doc)); err != nil {
 		return err
 	}
 	return s.deposit(ctx, nil, false)
 }
 
-// earlier returns the goals of an earlier state and the plan that leads there,
-// or no plan when there is none to go back to.
-func (s *session) earlier(ctx context.Context, serial uint64) ([]engine.Goal, *engine.Plan, error) {
+// earlier returns the goals of an earlier state, the plan that leads there, and
+// the state's serial; or no plan when there is none to go back to. What an
+// earlier rollback left behind is not gone back to unless its serial is given.
+func (s *session) earlier(ctx context.Context, serial uint64) ([]engine.Goal, *engine.Plan, uint64, error) {
 	for st, err := range s.stack.Earlier() {
 		if err != nil {
-			return nil, nil, err
+			return nil, nil, 0, err
 		}
 		by, _ := st.By()
-		if serial != 0 && st.Serial != serial || serial == 0 && (by.Result != stack.Succeeded || st.Empty()) {
+		if serial != 0 && st.Serial != serial ||
+			serial == 0 && (by.Result != stack.Succeeded || st.Empty() || s.meta.RolledTo != 0 && st.Serial >= s.meta.RolledTo) {
 			continue
 		}
 		goals := engine.Recorded(st)
 		plan, err := engine.Preview(ctx, s.stack, goals, s.options)
 		if err != nil {
-			return nil, nil, err
+			return nil, nil, 0, err
 		}
 		if plan.HasChanges() || serial != 0 {
 			s.order(ctx, goals, plan, s.rolling(st))
-			return goals, plan, nil
+			return goals, plan, st.Serial, nil
 		}
 	}
 	if serial != 0 {
-		return nil, nil, fault.Newf("find the state to go back to", fault.NotFound, "no state of serial %d is kept; history lists those there were, and the last ten are kept", serial)
+		return nil, nil, 0, fault.Newf("find the state to go back to", fault.NotFound, "no state of serial %d is kept; history lists those there were, and the last ten are kept", serial)
 	}
-	return nil, nil, nil
+	return nil, nil, 0, nil
 }
 
 // roll is how the last apply changed agents that worked.

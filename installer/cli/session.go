@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -48,6 +49,11 @@ type meta struct {
 	Bundle string `json:"bundle,omitempty"`
 	// Roll is how the last apply changed agents: rollback does the same.
 	Roll roll `json:"roll,omitzero"`
+	// RolledTo is the serial of the state that a rollback went back to, 0 when
+	// an apply came after: the next rollback goes further back.
+	RolledTo uint64 `json:"rolledTo,omitempty"`
+	// Versions are those of the releases that the cluster had, by their digests.
+	Versions map[string]string `json:"versions,omitempty"`
 	// Trust are public keys that were trusted by -trust-key or DCOS_TRUST_KEY
 	// for this cluster's bundles, and still are.
 	Trust []string `json:"trust,omitempty"`
@@ -111,7 +117,7 @@ func (r *run) open(cluster, dir string, m meta, bundle, command string) (*sessio
 	if m.Provider == "" {
 		m = old
 	}
-	m.PasswordShown, m.Roll = old.PasswordShown, old.Roll
+	m.PasswordShown, m.Roll, m.RolledTo, m.Versions = old.PasswordShown, old.Roll, old.RolledTo, old.Versions
 	if m.Outputs == nil {
 		m.Outputs = old.Outputs
 	}
@@ -133,12 +139,19 @@ func (r *run) open(cluster, dir string, m meta, bundle, command string) (*sessio
 	return &session{run: r, cluster: cluster, stack: st, meta: m, made: made, options: engine.Options{Providers: set, Parallel: r.parallel, Command: "dcos-install " + command}}, nil
 }
 
-// openInput opens the stack of the cluster that in describes.
-func (r *run) openInput(in *input, bundle, command string) (*session, error) {
+// openInput opens the stack of the cluster that in describes. The release is
+// the one that it is to have.
+func (r *run) openInput(in *input, rel program.Release, command string) (*session, error) {
 	dir := r.providerDir(in.path, in.blueprint)
 	name := in.blueprint.Cluster.Name.Value
-	return r.open(name, filepath.Join(r.stateRoot(in.path), name), meta{
-		Provider: in.blueprint.Provider.Kind.Value, Dir: dir, File: r.abs(in.path), AdminUser: in.blueprint.Cluster.AdminUser.Value, Bundle: bundle}, bundle, command)
+	s, err := r.open(name, filepath.Join(r.stateRoot(in.path), name), meta{
+		Provider: in.blueprint.Provider.Kind.Value, Dir: dir, File: r.abs(in.path), AdminUser: in.blueprint.Cluster.AdminUser.Value, Bundle: rel.Bundle}, rel.Bundle, command)
+	if err == nil {
+		known := map[string]string{rel.Digest: rel.Version}
+		maps.Copy(known, s.meta.Versions)
+		s.meta.Versions = known
+	}
+	return s, err
 }
 
 // release reads the bundle and holds it to the version that the file wants.
@@ -279,6 +292,22 @@ func (r *run) confirm(ctx context.Context, question string) error {
 		}
 	}
 	return fault.Newf("confirm", fault.Denied, "not confirmed; nothing was changed")
+}
+
+// planned is the document of a plan, with what the state knows of its hosts.
+func (s *session) planned(p *engine.Plan) (view.Plan, error) {
+	d := view.NewPlan(s.cluster, p)
+	st, err := s.stack.State()
+	if err != nil {
+		return d, err
+	}
+	d.Roles, d.Versions = map[string]string{}, s.meta.Versions
+	for _, res := range st.Resources() {
+		if k := engine.KeyOf(res.URN); k.Type == program.TypeNode || program.IsHost(k.Type) {
+			d.Roles[k.Name] = text(res.Inputs["role"])
+		}
+	}
+	return d, nil
 }
 
 // follow runs f with an event log that is shown while it runs.

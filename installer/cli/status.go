@@ -139,6 +139,7 @@ func (s *session) hosts(st *stack.State, drift []engine.Drift, looked bool) []vi
 		}
 		if node != nil {
 			h.Release = text(node.Outputs["release"])
+			h.Version = s.meta.Versions[h.Release]
 		}
 		for _, key := range []engine.Key{nodeKey, k} {
 			d, ok := differs[key]

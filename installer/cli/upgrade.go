@@ -73,7 +73,7 @@ bundle; an older release goes back the same way.`,
 			} else if st.Empty() {
 				return fault.Newf("upgrade the cluster", fault.NotFound, "there is no cluster %s yet; make it with: dcos-install apply", w.session.cluster)
 			}
-			w.session.options.Refresh = true
+			w.session.options.Refresh, w.session.options.Operation = true, "upgrade"
 			return r.apply(ctx, w, o, args)
 		},
 	}

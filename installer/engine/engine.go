@@ -37,6 +37,9 @@ type Options struct {
 	// Abandon bounds how long a call may go on after its context has ended
 	// before it is given up, as a crash would; zero means 20 seconds.
 	Abandon time.Duration
+	// Operation is what an Apply is called in the history and in events, such
+	// as "upgrade"; empty: "apply".
+	Operation string
 	// Command names what runs, for others who find the stack locked. It must
 	// hold no secrets.
 	Command string

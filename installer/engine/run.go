@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -81,7 +82,7 @@ func Preview(ctx context.Context, s *stack.Stack, goals []Goal, opts Options) (p
 //
 // The error says what is left; the result has it in detail.
 func Apply(ctx context.Context, s *stack.Stack, goals []Goal, opts Options) (*Result, error) {
-	return operate(ctx, s, "apply", goals, opts)
+	return operate(ctx, s, cmp.Or(opts.Operation, "apply"), goals, opts)
 }
 
 // Destroy deletes everything in the stack, dependents first.

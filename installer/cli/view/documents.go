@@ -199,7 +199,8 @@ type HostStatus struct {
 	Role    string `json:"role"`
 	Address string `json:"address"`
 	Release string `json:"release,omitempty"`
-	State   string `json:"state"` // ready, unfinished, down, gone, changed, recorded
+	Version string `json:"version,omitempty"` // of the release
+	State   string `json:"state"`             // ready, unfinished, down, gone, changed, recorded
 }
 
 // PendingStatus is an operation on a resource whose outcome is open.
@@ -239,7 +240,7 @@ func (d Status) WriteText(p *Printer) {
 		p.Printf("\n")
 		rows := [][]string{{"HOST", "ROLE", "ADDRESS", "RELEASE", "STATE"}}
 		for _, h := range d.Hosts {
-			rows = append(rows, []string{h.Name, h.Role, h.Address, shortDigest(h.Release), h.State})
+			rows = append(rows, []string{h.Name, h.Role, h.Address, ReleaseName(h.Release, h.Version), h.State})
 		}
 		p.table("", rows)
 	}
@@ -298,7 +299,7 @@ func (d History) WriteText(p *Printer) {
 		p.Printf("Nothing was done yet.\n")
 		return
 	}
-	rows := [][]string{{"START", "OPERATION", "RESULT", "TOOK", "USER", "CHANGES"}}
+	rows := [][]string{{"SERIAL", "START", "OPERATION", "RESULT", "TOOK", "USER", "CHANGES"}}
 	for _, r := range slices.Backward(d.Runs) {
 		took := ""
 		if !r.End.IsZero() {
@@ -310,7 +311,11 @@ func (d History) WriteText(p *Printer) {
 				n[engine.Op(k)] = v
 			}
 		}
-		rows = append(rows, []string{r.Start.Local().Format(time.DateTime), r.Operation, r.Result, took, r.User, strings.TrimSuffix(countsText(n, true), ".")})
+		serial := ""
+		if r.Serial != 0 {
+			serial = fmt.Sprint(r.Serial)
+		}
+		rows = append(rows, []string{serial, r.Start.Local().Format(time.DateTime), r.Operation, r.Result, took, r.User, strings.TrimSuffix(countsText(n, true), ".")})
 	}
 	p.table("", rows)
 	if !d.Verbose {

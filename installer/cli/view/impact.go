@@ -169,6 +169,7 @@ type Node struct {
 	Role    string `json:"role"`
 	Address string `json:"address"`
 	Release string `json:"release,omitempty"`
+	Version string `json:"version,omitempty"` // of the release
 	// State: of an agent active, deactivated, draining, drained, disconnected or
 	// absent; of a master leader, follower, learner, unhealthy or absent; unknown
 	// when the cluster does not tell, and recorded for one that is not finished.
@@ -209,7 +210,7 @@ func (d Nodes) WriteText(p *Printer) {
 		if n.Stray {
 			name += " (not in the stack)"
 		}
-		rows = append(rows, []string{name, n.Role, n.Address, shortDigest(n.Release), n.State, tasks, drain})
+		rows = append(rows, []string{name, n.Role, n.Address, ReleaseName(n.Release, n.Version), n.State, tasks, drain})
 	}
 	p.table("", rows)
 	if d.Unasked != "" {

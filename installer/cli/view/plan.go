@@ -23,6 +23,10 @@ type Plan struct {
 	Destroy bool `json:"destroy,omitempty"`
 	// Impact is what the plan does to what runs on the cluster.
 	Impact *impact.Report `json:"impact,omitempty"`
+	// Versions are those of releases, by their digests, as far as known.
+	Versions map[string]string `json:"versions,omitempty"`
+	// Roles are those of the recorded hosts, by their names.
+	Roles map[string]string `json:"-"`
 }
 
 type engineCounts map[engine.Op]int
@@ -79,7 +83,7 @@ func (d Plan) drift(p *Printer) {
 			continue
 		}
 		p.Printf("  %s %s\n", p.paint(yellow, "!"), k)
-		changes(p, x.Changes, engine.OpUpdate, nil)
+		d.changes(p, x.Changes, engine.OpUpdate, nil)
 	}
 	p.Printf("\n")
 }
@@ -96,9 +100,9 @@ func (d Plan) step(p *Printer, s engine.Step) {
 	}
 	p.Printf("%s\n", strings.TrimRight(line, " "))
 	if s.Op == engine.OpUpdate || s.Op == engine.OpReplace {
-		changes(p, s.Changes, s.Op, s.ReplaceKeys)
+		d.changes(p, s.Changes, s.Op, s.ReplaceKeys)
 	}
-	if effect := effectOf(s); effect != "" && !d.told(s) {
+	if effect := effectOf(s, d.Roles[s.Name]); effect != "" && !d.told(s) {
 		p.Printf("       %s %s\n", p.paint(yellow, "⚠"), effect)
 	}
 }
@@ -154,12 +158,12 @@ func because(s engine.Step) string {
 	return why
 }
 
-// effectOf says what a step does to what runs on the cluster.
-func effectOf(s engine.Step) string {
+// effectOf says what a step does to what runs on the cluster. The role is that
+// of the host that it is about.
+func effectOf(s engine.Step, role string) string {
 	gone := s.Op == engine.OpReplace || s.Op == engine.OpDelete
-	role, _, _ := strings.Cut(s.Name, "-")
 	switch string(s.Key().Type) + " " + role {
-	case "local:host:Host agent", "local:host:Host public":
+	case "local:host:Host agent", "local:host:Host public_agent":
 		if gone {
 			return "its tasks are started on other agents; its persistent volumes are lost"
 		}
@@ -167,7 +171,7 @@ func effectOf(s engine.Step) string {
 		if gone {
 			return "its copy of the cluster's state is lost"
 		}
-	case "dcos:host:Node agent", "dcos:host:Node public":
+	case "dcos:host:Node agent", "dcos:host:Node public_agent":
 		if s.Op == engine.OpUpdate && !Quiet(s) {
 			return "the agent restarts; its tasks keep running"
 		}
@@ -197,7 +201,7 @@ func Quiet(s engine.Step) bool {
 
 // changes writes the inputs that differ, one line each. What is inside "files"
 // is one line per file: contents are too long to show, and often secret.
-func changes(p *Printer, cs []engine.Change, op engine.Op, replace []string) {
+func (d Plan) changes(p *Printer, cs []engine.Change, op engine.Op, replace []string) {
 	var rows [][]string
 	seen := map[string]bool{}
 	for _, c := range cs {
@@ -208,12 +212,12 @@ func changes(p *Printer, cs []engine.Change, op engine.Op, replace []string) {
 			}
 			continue
 		}
-		to := value(c.New)
+		to, from := d.value(c.New), d.value(c.Old)
 		switch {
 		case c.Old != "" && c.New != "":
-			to = value(c.Old) + " → " + to
+			to = from + " → " + to
 		case c.New == "":
-			to = value(c.Old) + " → (none)"
+			to = from + " → (none)"
 		case op == engine.OpUpdate:
 			to = "(none) → " + to
 		}
@@ -262,6 +266,23 @@ func fileOf(path string) (string, bool) {
 }
 
 const maxValue = 72
+
+// value shows one JSON text of a plan, a release by its version.
+func (d Plan) value(s string) string {
+	if v := d.Versions[strings.Trim(s, `"`)]; v != "" {
+		return ReleaseName(strings.Trim(s, `"`), v)
+	}
+	return value(s)
+}
+
+// ReleaseName is how a release is called: its version, if that is known, with
+// the beginning of its digest.
+func ReleaseName(digest, version string) string {
+	if version == "" {
+		return shortDigest(digest)
+	}
+	return version + "-" + shortDigest(digest)
+}
 
 // value shows one JSON text of a plan, digests cut to what tells them apart.
 func value(s string) string {

@@ -68,14 +68,17 @@ func TestPlan(t *testing.T) {
 		{URN: host("agent-1").URN("demo"), Gone: true},
 		{URN: node("agent-1").URN("demo"), Changes: []engine.Change{{Path: "output active", Old: "true", New: "false"}}},
 	}}
+	doc := view.NewPlan("demo", p)
+	doc.Roles = map[string]string{"agent-1": "agent", "agent-2": "agent", "agent-3": "agent", "master-1": "master", "master-2": "master", "master-3": "master"}
+	doc.Versions = map[string]string{strings.Repeat("b", 64): "0.2.0"}
 	for name, printer := range map[string]*view.Printer{"plan.golden": {}, "plan-color.golden": {Color: true, Width: 60}} {
 		var b bytes.Buffer
 		printer.W = &b
-		view.NewPlan("demo", p).WriteText(printer)
+		doc.WriteText(printer)
 		golden(t, name, b.String())
 	}
 	var b bytes.Buffer
-	if err := view.WriteJSON(&b, view.NewPlan("demo", p), true); err != nil {
+	if err := view.WriteJSON(&b, doc, true); err != nil {
 		t.Fatal(err)
 	}
 	golden(t, "plan.json", b.String())
