@@ -66,8 +66,11 @@ func judgeReach(h *Host, _ *Input) verdict {
 	switch {
 	case h.Unreached != nil:
 		v := fail("%s", cut(strings.TrimPrefix(strings.TrimSpace(h.Unreached.Error()), "reach host "+h.Name+": "), 1000))
-		if fault.Is(h.Unreached, fault.Denied) {
-			v = v.over("a login that is let in, as root or with sudo").do("do what it says, or correct user, key file and passwords in the file; then ssh USER@%s must work by hand, too", h.Addr)
+		switch {
+		case fault.Is(h.Unreached, fault.Denied):
+			v = v.over("a login that is let in, as root or with sudo").do("do what it says, or correct user, key_file and passwords in the file; ssh USER@%s must work by hand, too", h.Addr)
+		case fault.Is(h.Unreached, fault.Invalid):
+			v = v.over("a login that is written down right").do("correct the file, or what it names")
 		}
 		return v
 	case h.Facts == nil:
