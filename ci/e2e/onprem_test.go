@@ -4,6 +4,8 @@ package e2e
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/hex"
 	"fmt"
 	"net/netip"
 	"os"
@@ -26,9 +28,14 @@ type site struct {
 }
 
 // newSite makes machines and writes a cluster file for all but the last spare
-// ones. Whoever installs is ops, whose sudo asks for a password.
-func newSite(t *testing.T, name, cidr string, hosts int, roles lab.Roles) *site {
+// ones. Whoever installs is ops, whose sudo asks for a password. Two runs on
+// one machine do not meet, not even in the names of their cgroups, which no
+// namespace tells apart; what a killed run left there, ci/alone takes away.
+func newSite(t *testing.T, prefix, cidr string, hosts int, roles lab.Roles) *site {
 	t.Helper()
+	var random [2]byte
+	rand.Read(random[:])
+	name := prefix + hex.EncodeToString(random[:])
 	dir := t.TempDir()
 	s := &site{cluster: &cluster{name: name, dir: dir, bin: release(t)}}
 	program := filepath.Join(dir, "lab")
@@ -43,7 +50,6 @@ func newSite(t *testing.T, name, cidr string, hosts int, roles lab.Roles) *site 
 		}
 		must(t, lab.Down(context.Background(), o, name))
 	})
-	must(t, lab.Down(interrupted, o, name)) // what a killed run left
 	r := netip.MustParsePrefix(cidr)
 	s.lab, _, err = lab.Up(interrupted, o, lab.Record{Name: name, Range: r, Hosts: lab.Hosts(r, hosts)})
 	must(t, err)
