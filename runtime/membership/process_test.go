@@ -111,7 +111,17 @@ func testMaster(ctx context.Context, dir, name string, addr netip.Addr, log *slo
 		}
 		return nil
 	})
-	g.Go(func() error { <-ctx.Done(); return srv.Close() })
+	g.Go(func() error {
+		<-ctx.Done()
+		// What is being answered is, as by runtime/server: who asks a master to go
+		// on alone is told before it starts anew.
+		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		if srv.Shutdown(stop) == nil {
+			return nil
+		}
+		return srv.Close()
+	})
 	var m *etcd.Member
 	g.Go(func() (err error) {
 		if m, err = place.Take(ctx, false); err != nil {
