@@ -62,8 +62,8 @@ type Check struct {
 	Measures string   `json:"measures"`
 	Limit    string   `json:"limit"`
 	Fix      string   `json:"fix"`
-	// Machine says that the check is of the machine below the host, and is not
-	// made on hosts that share one.
+	// Machine says that the check is of the machine below the host, or of what
+	// the maker of hosts that share one answers for, and is not made on those.
 	Machine bool `json:"-"`
 
 	// Exactly one is set, by Scope.

@@ -24,7 +24,7 @@ var onLoopback = []int{config.PortMaster, config.PortAgent, config.PortOrchestra
 
 func networkChecks() []Check {
 	overlap := func(id, what, fix string, prefix netip.Prefix, roles []Role) Check {
-		return Check{ID: id, Title: "Nothing is where " + what + " go", Scope: ScopeHost, Roles: roles, Severity: Error,
+		return Check{ID: id, Title: "Nothing is where " + what + " go", Scope: ScopeHost, Roles: roles, Severity: Error, Machine: true,
 			Measures: "addresses and routes of the host within " + prefix.String(), Limit: "none", Fix: fix,
 			host: func(h *Host, _ *Input) verdict { return judgeOverlap(h, prefix, fix) }}
 	}

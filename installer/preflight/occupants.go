@@ -15,7 +15,7 @@ func occupantChecks() []Check {
 			host: func(h *Host, _ *Input) verdict { return paths(h, "/opt/mesosphere", "/etc/mesosphere") }},
 		{ID: "other-cluster", Title: "Not a host of another cluster", Scope: ScopeHost, Severity: Error,
 			Measures: "the cluster that /etc/dcos on the host names, against this one", Limit: "none, or this one", Fix: "take the host out of the other cluster first", host: judgeOther},
-		{ID: "leftovers", Title: "Nothing is left of an earlier installation", Scope: ScopeHost, Severity: Error,
+		{ID: "leftovers", Title: "Nothing is left of an earlier installation", Scope: ScopeHost, Severity: Error, Machine: true,
 			Measures: "files of ours, against what this installer's state knows of the host", Limit: "none that it does not know",
 			Fix: "remove them", host: judgeLeftovers},
 		{ID: "schedulers", Title: "No other orchestrator", Scope: ScopeHost, Severity: Error, Machine: true,
