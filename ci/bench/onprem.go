@@ -148,11 +148,11 @@ func (s siteSettings) copyAll(ctx context.Context, l *lab.Lab, work string) (tim
 		}
 	}
 	start := time.Now()
-	g, ctx := errgroup.WithContext(ctx)
+	g, all := errgroup.WithContext(ctx)
 	for _, h := range l.Record.Hosts[:5] {
 		g.Go(func() error {
 			const script = `tar -C "$0" -chf - . | ssh -i "$1" -o UserKnownHostsFile="$2" -o BatchMode=yes "root@$3" 'rm -rf /var/tmp/floor && mkdir /var/tmp/floor && tar -C /var/tmp/floor -xf -'`
-			out, err := exec.CommandContext(ctx, "bash", "-o", "pipefail", "-c", script, release, l.KeyFile(), l.KnownHosts(), h.Address.String()).CombinedOutput()
+			out, err := exec.CommandContext(all, "bash", "-o", "pipefail", "-c", script, release, l.KeyFile(), l.KnownHosts(), h.Address.String()).CombinedOutput()
 			if err != nil {
 				return fmt.Errorf("copy to %s: %w\n%s", h.Name, err, out)
 			}
