@@ -50,6 +50,11 @@ type Config struct {
 	Masters http.RoundTripper         // to masters' TLS ports, with this master's certificate
 	Agents  http.RoundTripper         // to agents' TLS ports, likewise
 
+	// Operated reports whether the operator has a service of that name, which
+	// may hold slashes; nil: it has none.
+	Operated func(name string) bool
+	Catalog  http.Handler // /package/…, /cosmos/… and /capabilities
+
 	DNS  http.Handler // Mesos-DNS API: /v1/…
 	VIPs http.Handler // GET /v1/vips
 
@@ -161,6 +166,8 @@ func (g *Gateway) services() *route.Table {
 	g.table, g.built = table, view
 	return table
 }
+
+func (g *Gateway) operated(name string) bool { return g.cfg.Operated != nil && g.cfg.Operated(name) }
 
 func instances(view *feed.View) []route.Instance {
 	var list []route.Instance

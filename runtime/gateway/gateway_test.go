@@ -87,7 +87,11 @@ func newFront(t *testing.T) *front {
 		DNS: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			fmt.Fprint(w, "dns ", r.URL.Path, r.Header.Get("Authorization"))
 		}),
-		VIPs:       http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "vips ", r.URL.Path) }),
+		VIPs:     http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "vips ", r.URL.Path) }),
+		Operated: func(name string) bool { return name == "web" || name == "prod/kafka" },
+		Catalog: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			fmt.Fprintf(w, "catalog %s %s auth=%q", r.Method, r.URL.Path, r.Header.Get("Authorization"))
+		}),
 		Admin:      "admin",
 		Deposit:    http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "state ", r.Method) }),
 		Membership: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "membership ", r.Method, " ", r.URL.Path) }),
@@ -241,6 +245,8 @@ func TestAdmins(t *testing.T) {
 		"/system/v1/installer-state": "state POST",
 		"/system/v1/members":         "membership POST /members",
 		"/system/v1/members/m1":      "membership POST /members/m1",
+		"/package/repository/add":    `catalog POST /package/repository/add auth=""`,
+		"/package/repository/delete": `catalog POST /package/repository/delete auth=""`,
 	} {
 		if resp := f.ask(t, "POST", path, nil, f.auth()...); text(t, resp) != want {
 			t.Errorf("%s: %s", path, resp.Status)
@@ -249,7 +255,7 @@ func TestAdmins(t *testing.T) {
 			t.Errorf("%s as another user: %s", path, resp.Status)
 		}
 	}
-	for _, path := range []string{"/mesos/backups", "/mesos/backups/x", "/mesos//backups", "/mesos/%62ackups", "/mesos/backup-copies/x", "/mesos/membership/leave", "/mesos/backups%2Fx"} {
+	for _, path := range []string{"/mesos/backups", "/mesos/backups/x", "/mesos//backups", "/mesos/%62ackups", "/mesos/backup-copies/x", "/mesos/membership/leave", "/mesos/backups%2Fx", "/mesos/services/", "/package/repository/add/", "/package//repository/add"} {
 		if resp := f.ask(t, "GET", path, nil, f.auth()...); resp.StatusCode != 404 {
 			t.Errorf("%s: %s", path, resp.Status)
 		}
@@ -264,6 +270,7 @@ func TestTokenNeeded(t *testing.T) {
 		"/mesos/state", "/mesos/api/v1", "/service/marathon/v2/apps", "/marathon/v2/apps", "/service/web/", "/agent/agent-1/state", "/slave/agent-1/state",
 		"/acs/api/v1/users", "/acs/api/v1/users/admin", "/acs/api/v1/auth", "/metadata", "/pkgpanda/active.buildinfo.full.json", "/mesos_dns/v1/version", "/net/v1/nodes", "/net/v1/vips", "/net/x",
 		"/system/v1/backups", "/system/v1/backups/x", "/system/v1/installer-state", "/system/v1/members", "/system/v1/members/m1", "/system/v1/x",
+		"/package/search", "/package/repository/list", "/cosmos/service/describe", "/capabilities", "/services/", "/services/kafka", "/service/kafka/v1/plans",
 		"/nothing", "//", "//mesos/state", "/mesos//state", "/acs/api/v1//users", "/login/x", "/service//x",
 	} {
 		resp := f.ask(t, "GET", path, nil)
@@ -302,6 +309,8 @@ func TestOwnAnswers(t *testing.T) {
 		{"/net/v1/nodes", `{"private_ip":"198.19.50.21","public_ips":[],"hostname":"agent-1.host"`},
 		{"/net/v1/vips", "vips /v1/vips"},
 		{"/mesos_dns/v1/version", "dns /v1/version"},
+		{"/capabilities", `catalog GET /capabilities auth=""`},
+		{"/cosmos/service/describe", `catalog GET /cosmos/service/describe auth=""`},
 	} {
 		resp := f.ask(t, "GET", tc.path, nil, f.auth()...)
 		if body := text(t, resp); resp.StatusCode != 200 || !strings.Contains(body, tc.want) {
@@ -326,6 +335,7 @@ func TestRedirects(t *testing.T) {
 	for path, want := range map[string]string{
 		"/marathon": "307 /marathon/", "/mesos": "301 /mesos/", "/mesos_dns": "301 /mesos_dns/", "/net": "301 /net/",
 		"/service/marathon": "301 /service/marathon/", "/service/test-service": "301 /service/test-service/",
+		"/services":  "301 /services/",
 		"/mesos?x=1": "301 /mesos/?x=1", "/agent/agent-1": "301 /agent/agent-1/",
 		"/mesos/master/redirect": "307 /mesos/",
 	} {
@@ -359,6 +369,9 @@ func TestPassOn(t *testing.T) {
 		{"/agent/agent-1/files/read?path=%2Fx", `agent POST /files/read?path=%2Fx host=198.19.50.21:5051 auth="" cookie="a=1; b=2" prefix="/agent/agent-1" body="hi"`},
 		{"/slave/agent-1/api/v1", `agent POST /api/v1 host=198.19.50.21:5051 auth="" cookie="a=1; b=2" prefix="/slave/agent-1" body="hi"`},
 		{"/service/web/x%2Fy", `web POST /x%2Fy host=front.door auth="" cookie="a=1; b=2" prefix="/service/web" body="hi"`},
+		{"/services/prod%2Fkafka/v1/pod?x=1", `master POST /services/prod%2Fkafka/v1/pod?x=1 host=198.19.50.1:5050 auth="" cookie="a=1; b=2" prefix="" body="hi"`},
+		{"/service/web/v1/plans/deploy?x=1", `master POST /services/web/v1/plans/deploy?x=1 host=198.19.50.1:5050 auth="" cookie="a=1; b=2" prefix="/service/web" body="hi"`},
+		{"/service/prod/kafka/v1/plans", `master POST /services/prod%2Fkafka/v1/plans host=198.19.50.1:5050 auth="" cookie="a=1; b=2" prefix="/service/prod/kafka" body="hi"`},
 	} {
 		for _, header := range [][]string{f.auth(), {"Origin", "https://front.door"}} {
 			resp := f.ask(t, "POST", tc.path, strings.NewReader("hi"), append(header, "Cookie", cookies, "Host", "front.door")...)

@@ -17,14 +17,15 @@ import (
 	"syscall"
 	"time"
 
+	"dcos.example/dcos/runtime/config"
 	"dcos.example/dcos/runtime/fault"
 	"dcos.example/dcos/runtime/gateway/route"
 )
 
 // mastersOnly are the paths of the masters' port by which masters speak with
-// each other. A row of the table may lead to them; that a user may use the
-// Mesos API says nothing.
-var mastersOnly = []string{"/backups", "/backup-copies", "/membership"}
+// each other, or that have a row of their own. That a user may use the Mesos
+// API says nothing of them.
+var mastersOnly = []string{"/backups", "/backup-copies", "/membership", "/services"}
 
 // exceptMastersOnly guards a row that passes whole trees on to masters.
 func (g *Gateway) exceptMastersOnly(prefix string, h http.Handler) http.Handler {
@@ -45,8 +46,7 @@ func (g *Gateway) proxyToMaster(prefix string, port int) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		addr, ok := g.cfg.Leader()
 		if !ok {
-			w.Header().Set("Retry-After", "1")
-			g.refuse(w, r, http.StatusServiceUnavailable, "No master leads right now. An election takes a few seconds.")
+			g.noLeader(w, r)
 			return
 		}
 		rest, ok := strings.CutPrefix(r.URL.EscapedPath(), prefix)
@@ -56,6 +56,24 @@ func (g *Gateway) proxyToMaster(prefix string, port int) http.Handler {
 		}
 		g.proxyToHost(w, r, g.cfg.Masters, fmt.Sprintf("%s:%d", addr, port), prefix, rest)
 	})
+}
+
+// proxyToOperator passes a request below /service/<name> to the API of that
+// service.
+func (g *Gateway) proxyToOperator(w http.ResponseWriter, r *http.Request, name, rest string) {
+	addr, ok := g.cfg.Leader()
+	if !ok {
+		g.noLeader(w, r)
+		return
+	}
+	host := fmt.Sprintf("%s:%d", addr, config.PortMaster)
+	prefix := strings.TrimSuffix(r.URL.EscapedPath(), rest)
+	g.proxy(w, r, g.cfg.Masters, route.Target{Scheme: "https", Host: host, Path: "/services/" + url.PathEscape(name) + rest, Prefix: prefix}, true)
+}
+
+func (g *Gateway) noLeader(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Retry-After", "1")
+	g.refuse(w, r, http.StatusServiceUnavailable, "No master leads right now. An election takes a few seconds.")
 }
 
 // proxyToHost passes a request to a component of the cluster.

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
+	"path"
 	"regexp"
 	"slices"
 	"strings"
@@ -13,6 +14,7 @@ import (
 
 	"dcos.example/dcos/runtime/config"
 	"dcos.example/dcos/runtime/feed"
+	"dcos.example/dcos/runtime/gateway/route"
 	"dcos.example/dcos/runtime/task"
 )
 
@@ -64,6 +66,14 @@ func (g *Gateway) frontDoor() []row {
 		{"/service/marathon", everyone, "301 /service/marathon/", redirect(http.StatusMovedPermanently)},
 		{"/service/marathon/", users, "leader :8080", master("/service/marathon", config.PortOrchestrator)},
 		{"/service/", users, "app or framework by name", fn(g.service)},
+		{"/services", everyone, "301 /services/", redirect(http.StatusMovedPermanently)},
+		{"/services/", users, "leader :5050", master("", config.PortMaster)},
+		{"/package/", users, "catalog", g.inside(g.cfg.Catalog)},
+		// A repository decides what everybody installs, and masters fetch it.
+		{"/package/repository/add", admins, "catalog", g.inside(g.cfg.Catalog)},
+		{"/package/repository/delete", admins, "catalog", g.inside(g.cfg.Catalog)},
+		{"/cosmos/", users, "catalog", g.inside(g.cfg.Catalog)},
+		{"/capabilities", users, "catalog", g.inside(g.cfg.Catalog)},
 		{"/slave/", users, "agent :5051", fn(g.agent)},
 		{"/agent/", users, "agent :5051", fn(g.agent)},
 		{"/mesos_dns", everyone, "301 /mesos_dns/", redirect(http.StatusMovedPermanently)},
@@ -89,9 +99,9 @@ func (g *Gateway) frontDoor() []row {
 
 // match returns the row of path. There are some two dozen rows, so a walk
 // beats anything cleverer.
-func (g *Gateway) match(path string) row {
+func (g *Gateway) match(asked string) row {
 	for _, r := range g.routes {
-		if path == r.path || len(r.path) > 1 && strings.HasSuffix(r.path, "/") && strings.HasPrefix(path, r.path) {
+		if asked == r.path || len(r.path) > 1 && strings.HasSuffix(r.path, "/") && strings.HasPrefix(asked, r.path) {
 			return r
 		}
 	}
@@ -132,7 +142,29 @@ func (g *Gateway) stripped(prefix string, h http.Handler) http.Handler {
 	return http.StripPrefix(prefix, h)
 }
 
+// inside is for a component of this process that needs to know nothing of who
+// calls. It is nil for nil. A path that the component might read as another
+// than the table does is none.
+func (g *Gateway) inside(h http.Handler) http.Handler {
+	if h == nil {
+		return nil
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if path.Clean(r.URL.Path) != r.URL.Path {
+			g.notFound(w, r)
+			return
+		}
+		in := r.Clone(r.Context())
+		stripCredentials(in)
+		h.ServeHTTP(w, in)
+	})
+}
+
 func (g *Gateway) service(w http.ResponseWriter, r *http.Request) {
+	if name, rest, ok := route.Operated(r.URL.EscapedPath(), g.operated); ok {
+		g.proxyToOperator(w, r, name, rest)
+		return
+	}
 	rest := strings.TrimPrefix(r.URL.Path, "/service/")
 	if rest != "" && !strings.Contains(rest, "/") {
 		redirect(http.StatusMovedPermanently).ServeHTTP(w, r)

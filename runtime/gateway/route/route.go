@@ -4,7 +4,8 @@
 // A path is tried one segment longer at a time, up to ten; the first name that
 // resolves wins, as in DC/OS. A name is, in this order, the DCOS_SERVICE_NAME
 // label of an app, the id or name of a framework with a web UI, or the name of
-// a task that has a port.
+// a task that has a port. The API of a service that the operator runs comes
+// before them all.
 package route
 
 import (
@@ -133,6 +134,28 @@ func (t *Table) Resolve(escaped string) (Target, bool) {
 		return target, true
 	}
 	return Target{}, false
+}
+
+// Operated splits the escaped path "/service/<name>/v1/…", or v2, of the API
+// of a service that the operator runs: known says which there are. A name may
+// hold slashes, plain or escaped; the shortest that is known wins. Other paths
+// below its name are no part of that API, and found as those of apps are.
+func Operated(escaped string, known func(name string) bool) (name, rest string, ok bool) {
+	path, ok := strings.CutPrefix(escaped, "/service/")
+	if !ok {
+		return "", "", false
+	}
+	segments := strings.Split(path, "/")
+	for n := 1; n < min(len(segments), maxSegments+1); n++ {
+		name, err := url.PathUnescape(strings.Join(segments[:n], "/"))
+		if err != nil {
+			return "", "", false
+		}
+		if version := segments[n]; (version == "v1" || version == "v2") && known(name) {
+			return name, "/" + strings.Join(segments[n:], "/"), true
+		}
+	}
+	return "", "", false
 }
 
 // labelled reads the DCOS_SERVICE_ labels of a task.

@@ -112,3 +112,30 @@ func TestResolveProperties(t *testing.T) {
 		}
 	})
 }
+
+func TestOperated(t *testing.T) {
+	known := func(name string) bool { return name == "kafka" || name == "prod/kafka" || name == "v1" }
+	for path, want := range map[string]string{
+		"/service/kafka/v1/plans":            "kafka /v1/plans",
+		"/service/kafka/v2/debug/offers":     "kafka /v2/debug/offers",
+		"/service/kafka/v1":                  "kafka /v1",
+		"/service/prod/kafka/v1/pod/a%2Fb/x": "prod/kafka /v1/pod/a%2Fb/x",
+		"/service/prod%2Fkafka/v1/pod":       "prod/kafka /v1/pod",
+		"/service/v1/v1/pod":                 "v1 /v1/pod",
+		"/service/kafka":                     "",
+		"/service/kafka/":                    "",
+		"/service/kafka/ui/v1":               "",
+		"/service/other/v1/plans":            "",
+		"/service/%zz/v1":                    "",
+		"/other/kafka/v1":                    "",
+	} {
+		name, rest, ok := route.Operated(path, known)
+		got := ""
+		if ok {
+			got = name + " " + rest
+		}
+		if got != want {
+			t.Errorf("%s: %q, want %q", path, got, want)
+		}
+	}
+}
