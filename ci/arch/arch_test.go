@@ -31,6 +31,7 @@ var allow = map[string][]string{
 	"runtime/resource":      {"runtime/fault", "runtime/api/mesos"},
 	"runtime/task":          {"runtime/api/mesos"},
 	"runtime/password":      {"runtime/fault"},
+	"runtime/mustache":      {"runtime/fault"},
 	// L1: the store, who leads, who is who.
 	"runtime/state":          {"runtime/fault"},
 	"runtime/leader":         {"runtime/fault", "runtime/state"},
