@@ -37,12 +37,18 @@ type Subscribe struct {
 	// The address of the agent's own API, "ip:port".
 	Endpoint *string `protobuf:"bytes,4,opt,name=endpoint" json:"endpoint,omitempty"`
 	// Everything the agent knows, so that a new leader can rebuild its view.
-	Frameworks            []*mesos.FrameworkInfo        `protobuf:"bytes,5,rep,name=frameworks" json:"frameworks,omitempty"`
-	Tasks                 []*mesos.Task                 `protobuf:"bytes,6,rep,name=tasks" json:"tasks,omitempty"`
-	CheckpointedResources []*mesos.Resource             `protobuf:"bytes,7,rep,name=checkpointed_resources,json=checkpointedResources" json:"checkpointed_resources,omitempty"`
-	Capabilities          []*mesos.AgentInfo_Capability `protobuf:"bytes,8,rep,name=capabilities" json:"capabilities,omitempty"`
-	unknownFields         protoimpl.UnknownFields
-	sizeCache             protoimpl.SizeCache
+	Frameworks []*mesos.FrameworkInfo `protobuf:"bytes,5,rep,name=frameworks" json:"frameworks,omitempty"`
+	Tasks      []*mesos.Task          `protobuf:"bytes,6,rep,name=tasks" json:"tasks,omitempty"`
+	// The resources and operations of the last CheckpointResources that is on the
+	// agent's disk, as they were. They are the truth: the master takes its view of
+	// reservations and volumes from here, whatever it asked for before.
+	CheckpointedResources []*mesos.Resource `protobuf:"bytes,7,rep,name=checkpointed_resources,json=checkpointedResources" json:"checkpointed_resources,omitempty"`
+	// AGENT_OPERATION_FEEDBACK says that the agent follows the rules stated at
+	// CheckpointResources. No operation is asked of an agent without it.
+	Capabilities  []*mesos.AgentInfo_Capability `protobuf:"bytes,8,rep,name=capabilities" json:"capabilities,omitempty"`
+	Operations    []*mesos.Operation            `protobuf:"bytes,9,rep,name=operations" json:"operations,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Subscribe) Reset() {
@@ -127,6 +133,13 @@ func (x *Subscribe) GetCheckpointedResources() []*mesos.Resource {
 func (x *Subscribe) GetCapabilities() []*mesos.AgentInfo_Capability {
 	if x != nil {
 		return x.Capabilities
+	}
+	return nil
+}
+
+func (x *Subscribe) GetOperations() []*mesos.Operation {
+	if x != nil {
+		return x.Operations
 	}
 	return nil
 }
@@ -803,11 +816,43 @@ func (x *UpdateFramework) GetFramework() *mesos.FrameworkInfo {
 	return nil
 }
 
-// CheckpointResources is the whole list of dynamic reservations and volumes
-// that the agent must have on disk before it acknowledges.
+// CheckpointResources is the whole list of dynamic reservations and persistent
+// volumes of the agent, and with it what frameworks have still to hear of how
+// they came about. The agent takes it as one document in place of the last:
+//
+//  1. For each volume (a resource with disk.persistence) that the last list had
+//     not: make its directory, <work_dir>/volumes/roles/<role>/<id> where role is
+//     that of the innermost reservation with each '/' written as a space (as
+//     Mesos does). What lies there already, left over from
+//     a crash, is removed first. A volume is the same when role and
+//     persistence.id are. One on a disk.source that the agent cannot serve is
+//     an error.
+//  2. Write resources, operations to disk, replacing the old ones, old or new
+//     after a crash, and sync.
+//  3. For each volume that the new list has no more: put its data out of reach
+//     (rename), so that a volume created later under that id is empty. Deleting
+//     may take its time.
+//  4. Answer ResourcesCheckpointed with the version.
+//
+// When 1 or 2 fails, the agent stays with the old list, on disk and in memory,
+// and answers with error. The master then ends the stream, and both begin anew
+// from what Subscribe says. An agent that finds directories of volumes at its
+// start that its list does not have removes them.
+//
+// Messages arrive in the order in which the master decided: RunTask comes after
+// the CheckpointResources it needs. Since that one may have failed, the agent
+// refuses a task whose reserved resources or volumes its list does not hold:
+// TASK_DROPPED, REASON_INVALID_OFFERS. Resources of tasks carry allocation_info,
+// those of the list do not.
+//
+// operations is opaque to the agent, which keeps it for Subscribe and may show it
+// (GET_OPERATIONS): each is FINISHED once its document is on disk.
 type CheckpointResources struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Resources     []*mesos.Resource      `protobuf:"bytes,1,rep,name=resources" json:"resources,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Resources []*mesos.Resource      `protobuf:"bytes,1,rep,name=resources" json:"resources,omitempty"`
+	// Grows by one with each document of a stream; an answer covers all before.
+	Version       *uint64            `protobuf:"varint,2,opt,name=version" json:"version,omitempty"`
+	Operations    []*mesos.Operation `protobuf:"bytes,3,rep,name=operations" json:"operations,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -845,6 +890,20 @@ func (*CheckpointResources) Descriptor() ([]byte, []int) {
 func (x *CheckpointResources) GetResources() []*mesos.Resource {
 	if x != nil {
 		return x.Resources
+	}
+	return nil
+}
+
+func (x *CheckpointResources) GetVersion() uint64 {
+	if x != nil && x.Version != nil {
+		return *x.Version
+	}
+	return 0
+}
+
+func (x *CheckpointResources) GetOperations() []*mesos.Operation {
+	if x != nil {
+		return x.Operations
 	}
 	return nil
 }
@@ -904,9 +963,10 @@ type Uplink struct {
 	ExecutorExited  *ExecutorExited  `protobuf:"bytes,5,opt,name=executor_exited,json=executorExited" json:"executor_exited,omitempty"`
 	ExecutorMessage *ExecutorMessage `protobuf:"bytes,6,opt,name=executor_message,json=executorMessage" json:"executor_message,omitempty"`
 	// The agent leaves for good (planned removal).
-	Unregister    *Unregister `protobuf:"bytes,7,opt,name=unregister" json:"unregister,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Unregister            *Unregister            `protobuf:"bytes,7,opt,name=unregister" json:"unregister,omitempty"`
+	ResourcesCheckpointed *ResourcesCheckpointed `protobuf:"bytes,8,opt,name=resources_checkpointed,json=resourcesCheckpointed" json:"resources_checkpointed,omitempty"`
+	unknownFields         protoimpl.UnknownFields
+	sizeCache             protoimpl.SizeCache
 }
 
 func (x *Uplink) Reset() {
@@ -984,6 +1044,13 @@ func (x *Uplink) GetExecutorMessage() *ExecutorMessage {
 func (x *Uplink) GetUnregister() *Unregister {
 	if x != nil {
 		return x.Unregister
+	}
+	return nil
+}
+
+func (x *Uplink) GetResourcesCheckpointed() *ResourcesCheckpointed {
+	if x != nil {
+		return x.ResourcesCheckpointed
 	}
 	return nil
 }
@@ -1086,6 +1153,62 @@ func (x *StatusUpdate) GetLatestState() mesos.TaskState {
 	return mesos.TaskState(6)
 }
 
+// ResourcesCheckpointed answers a CheckpointResources. It must not be lost while
+// the stream lives: an agent that cannot deliver it ends the stream and subscribes
+// again, which tells as much.
+type ResourcesCheckpointed struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Version *uint64                `protobuf:"varint,1,req,name=version" json:"version,omitempty"`
+	// Why the document is not on disk, for people; unset: it is.
+	Error         *string `protobuf:"bytes,2,opt,name=error" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResourcesCheckpointed) Reset() {
+	*x = ResourcesCheckpointed{}
+	mi := &file_runtime_api_agentlink_agentlink_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResourcesCheckpointed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResourcesCheckpointed) ProtoMessage() {}
+
+func (x *ResourcesCheckpointed) ProtoReflect() protoreflect.Message {
+	mi := &file_runtime_api_agentlink_agentlink_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResourcesCheckpointed.ProtoReflect.Descriptor instead.
+func (*ResourcesCheckpointed) Descriptor() ([]byte, []int) {
+	return file_runtime_api_agentlink_agentlink_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *ResourcesCheckpointed) GetVersion() uint64 {
+	if x != nil && x.Version != nil {
+		return *x.Version
+	}
+	return 0
+}
+
+func (x *ResourcesCheckpointed) GetError() string {
+	if x != nil && x.Error != nil {
+		return *x.Error
+	}
+	return ""
+}
+
 type ExecutorExited struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	FrameworkId   *mesos.FrameworkID     `protobuf:"bytes,1,req,name=framework_id,json=frameworkId" json:"framework_id,omitempty"`
@@ -1097,7 +1220,7 @@ type ExecutorExited struct {
 
 func (x *ExecutorExited) Reset() {
 	*x = ExecutorExited{}
-	mi := &file_runtime_api_agentlink_agentlink_proto_msgTypes[17]
+	mi := &file_runtime_api_agentlink_agentlink_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1109,7 +1232,7 @@ func (x *ExecutorExited) String() string {
 func (*ExecutorExited) ProtoMessage() {}
 
 func (x *ExecutorExited) ProtoReflect() protoreflect.Message {
-	mi := &file_runtime_api_agentlink_agentlink_proto_msgTypes[17]
+	mi := &file_runtime_api_agentlink_agentlink_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1122,7 +1245,7 @@ func (x *ExecutorExited) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecutorExited.ProtoReflect.Descriptor instead.
 func (*ExecutorExited) Descriptor() ([]byte, []int) {
-	return file_runtime_api_agentlink_agentlink_proto_rawDescGZIP(), []int{17}
+	return file_runtime_api_agentlink_agentlink_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ExecutorExited) GetFrameworkId() *mesos.FrameworkID {
@@ -1157,7 +1280,7 @@ type ExecutorMessage struct {
 
 func (x *ExecutorMessage) Reset() {
 	*x = ExecutorMessage{}
-	mi := &file_runtime_api_agentlink_agentlink_proto_msgTypes[18]
+	mi := &file_runtime_api_agentlink_agentlink_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1169,7 +1292,7 @@ func (x *ExecutorMessage) String() string {
 func (*ExecutorMessage) ProtoMessage() {}
 
 func (x *ExecutorMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_runtime_api_agentlink_agentlink_proto_msgTypes[18]
+	mi := &file_runtime_api_agentlink_agentlink_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1182,7 +1305,7 @@ func (x *ExecutorMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecutorMessage.ProtoReflect.Descriptor instead.
 func (*ExecutorMessage) Descriptor() ([]byte, []int) {
-	return file_runtime_api_agentlink_agentlink_proto_rawDescGZIP(), []int{18}
+	return file_runtime_api_agentlink_agentlink_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ExecutorMessage) GetFrameworkId() *mesos.FrameworkID {
@@ -1214,7 +1337,7 @@ type Unregister struct {
 
 func (x *Unregister) Reset() {
 	*x = Unregister{}
-	mi := &file_runtime_api_agentlink_agentlink_proto_msgTypes[19]
+	mi := &file_runtime_api_agentlink_agentlink_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1226,7 +1349,7 @@ func (x *Unregister) String() string {
 func (*Unregister) ProtoMessage() {}
 
 func (x *Unregister) ProtoReflect() protoreflect.Message {
-	mi := &file_runtime_api_agentlink_agentlink_proto_msgTypes[19]
+	mi := &file_runtime_api_agentlink_agentlink_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1239,14 +1362,14 @@ func (x *Unregister) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unregister.ProtoReflect.Descriptor instead.
 func (*Unregister) Descriptor() ([]byte, []int) {
-	return file_runtime_api_agentlink_agentlink_proto_rawDescGZIP(), []int{19}
+	return file_runtime_api_agentlink_agentlink_proto_rawDescGZIP(), []int{20}
 }
 
 var File_runtime_api_agentlink_agentlink_proto protoreflect.FileDescriptor
 
 const file_runtime_api_agentlink_agentlink_proto_rawDesc = "" +
 	"\n" +
-	"%runtime/api/agentlink/agentlink.proto\x12\x11dcos.agentlink.v1\x1a\x1druntime/api/mesos/mesos.proto\"\xf3\x02\n" +
+	"%runtime/api/agentlink/agentlink.proto\x12\x11dcos.agentlink.v1\x1a\x1druntime/api/mesos/mesos.proto\"\xa8\x03\n" +
 	"\tSubscribe\x12)\n" +
 	"\x05agent\x18\x01 \x02(\v2\x13.mesos.v1.AgentInfoR\x05agent\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x17\n" +
@@ -1257,7 +1380,10 @@ const file_runtime_api_agentlink_agentlink_proto_rawDesc = "" +
 	"frameworks\x12$\n" +
 	"\x05tasks\x18\x06 \x03(\v2\x0e.mesos.v1.TaskR\x05tasks\x12I\n" +
 	"\x16checkpointed_resources\x18\a \x03(\v2\x12.mesos.v1.ResourceR\x15checkpointedResources\x12B\n" +
-	"\fcapabilities\x18\b \x03(\v2\x1e.mesos.v1.AgentInfo.CapabilityR\fcapabilities\"\xcc\x06\n" +
+	"\fcapabilities\x18\b \x03(\v2\x1e.mesos.v1.AgentInfo.CapabilityR\fcapabilities\x123\n" +
+	"\n" +
+	"operations\x18\t \x03(\v2\x13.mesos.v1.OperationR\n" +
+	"operations\"\xcc\x06\n" +
 	"\bDownlink\x12=\n" +
 	"\n" +
 	"registered\x18\x01 \x01(\v2\x1d.dcos.agentlink.v1.RegisteredR\n" +
@@ -1310,11 +1436,15 @@ const file_runtime_api_agentlink_agentlink_proto_rawDesc = "" +
 	"executorId\x12\x12\n" +
 	"\x04data\x18\x03 \x02(\fR\x04data\"H\n" +
 	"\x0fUpdateFramework\x125\n" +
-	"\tframework\x18\x01 \x02(\v2\x17.mesos.v1.FrameworkInfoR\tframework\"G\n" +
+	"\tframework\x18\x01 \x02(\v2\x17.mesos.v1.FrameworkInfoR\tframework\"\x96\x01\n" +
 	"\x13CheckpointResources\x120\n" +
-	"\tresources\x18\x01 \x03(\v2\x12.mesos.v1.ResourceR\tresources\"$\n" +
+	"\tresources\x18\x01 \x03(\v2\x12.mesos.v1.ResourceR\tresources\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\x04R\aversion\x123\n" +
+	"\n" +
+	"operations\x18\x03 \x03(\v2\x13.mesos.v1.OperationR\n" +
+	"operations\"$\n" +
 	"\bShutdown\x12\x18\n" +
-	"\amessage\x18\x01 \x01(\tR\amessage\"\xa2\x03\n" +
+	"\amessage\x18\x01 \x01(\tR\amessage\"\x83\x04\n" +
 	"\x06Uplink\x12,\n" +
 	"\bagent_id\x18\x01 \x02(\v2\x11.mesos.v1.AgentIDR\aagentId\x12\x1b\n" +
 	"\tstream_id\x18\x02 \x01(\tR\bstreamId\x12+\n" +
@@ -1324,12 +1454,16 @@ const file_runtime_api_agentlink_agentlink_proto_rawDesc = "" +
 	"\x10executor_message\x18\x06 \x01(\v2\".dcos.agentlink.v1.ExecutorMessageR\x0fexecutorMessage\x12=\n" +
 	"\n" +
 	"unregister\x18\a \x01(\v2\x1d.dcos.agentlink.v1.UnregisterR\n" +
-	"unregister\"\x06\n" +
+	"unregister\x12_\n" +
+	"\x16resources_checkpointed\x18\b \x01(\v2(.dcos.agentlink.v1.ResourcesCheckpointedR\x15resourcesCheckpointed\"\x06\n" +
 	"\x04Pong\"\xae\x01\n" +
 	"\fStatusUpdate\x128\n" +
 	"\fframework_id\x18\x01 \x02(\v2\x15.mesos.v1.FrameworkIDR\vframeworkId\x12,\n" +
 	"\x06status\x18\x02 \x02(\v2\x14.mesos.v1.TaskStatusR\x06status\x126\n" +
-	"\flatest_state\x18\x03 \x01(\x0e2\x13.mesos.v1.TaskStateR\vlatestState\"\x99\x01\n" +
+	"\flatest_state\x18\x03 \x01(\x0e2\x13.mesos.v1.TaskStateR\vlatestState\"G\n" +
+	"\x15ResourcesCheckpointed\x12\x18\n" +
+	"\aversion\x18\x01 \x02(\x04R\aversion\x12\x14\n" +
+	"\x05error\x18\x02 \x01(\tR\x05error\"\x99\x01\n" +
 	"\x0eExecutorExited\x128\n" +
 	"\fframework_id\x18\x01 \x02(\v2\x15.mesos.v1.FrameworkIDR\vframeworkId\x125\n" +
 	"\vexecutor_id\x18\x02 \x02(\v2\x14.mesos.v1.ExecutorIDR\n" +
@@ -1355,7 +1489,7 @@ func file_runtime_api_agentlink_agentlink_proto_rawDescGZIP() []byte {
 	return file_runtime_api_agentlink_agentlink_proto_rawDescData
 }
 
-var file_runtime_api_agentlink_agentlink_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_runtime_api_agentlink_agentlink_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_runtime_api_agentlink_agentlink_proto_goTypes = []any{
 	(*Subscribe)(nil),                  // 0: dcos.agentlink.v1.Subscribe
 	(*Downlink)(nil),                   // 1: dcos.agentlink.v1.Downlink
@@ -1374,79 +1508,84 @@ var file_runtime_api_agentlink_agentlink_proto_goTypes = []any{
 	(*Uplink)(nil),                     // 14: dcos.agentlink.v1.Uplink
 	(*Pong)(nil),                       // 15: dcos.agentlink.v1.Pong
 	(*StatusUpdate)(nil),               // 16: dcos.agentlink.v1.StatusUpdate
-	(*ExecutorExited)(nil),             // 17: dcos.agentlink.v1.ExecutorExited
-	(*ExecutorMessage)(nil),            // 18: dcos.agentlink.v1.ExecutorMessage
-	(*Unregister)(nil),                 // 19: dcos.agentlink.v1.Unregister
-	(*mesos.AgentInfo)(nil),            // 20: mesos.v1.AgentInfo
-	(*mesos.FrameworkInfo)(nil),        // 21: mesos.v1.FrameworkInfo
-	(*mesos.Task)(nil),                 // 22: mesos.v1.Task
-	(*mesos.Resource)(nil),             // 23: mesos.v1.Resource
-	(*mesos.AgentInfo_Capability)(nil), // 24: mesos.v1.AgentInfo.Capability
-	(*mesos.AgentID)(nil),              // 25: mesos.v1.AgentID
-	(*mesos.TaskInfo)(nil),             // 26: mesos.v1.TaskInfo
-	(*mesos.ExecutorInfo)(nil),         // 27: mesos.v1.ExecutorInfo
-	(*mesos.TaskGroupInfo)(nil),        // 28: mesos.v1.TaskGroupInfo
-	(*mesos.FrameworkID)(nil),          // 29: mesos.v1.FrameworkID
-	(*mesos.TaskID)(nil),               // 30: mesos.v1.TaskID
-	(*mesos.KillPolicy)(nil),           // 31: mesos.v1.KillPolicy
-	(*mesos.ExecutorID)(nil),           // 32: mesos.v1.ExecutorID
-	(*mesos.TaskStatus)(nil),           // 33: mesos.v1.TaskStatus
-	(mesos.TaskState)(0),               // 34: mesos.v1.TaskState
+	(*ResourcesCheckpointed)(nil),      // 17: dcos.agentlink.v1.ResourcesCheckpointed
+	(*ExecutorExited)(nil),             // 18: dcos.agentlink.v1.ExecutorExited
+	(*ExecutorMessage)(nil),            // 19: dcos.agentlink.v1.ExecutorMessage
+	(*Unregister)(nil),                 // 20: dcos.agentlink.v1.Unregister
+	(*mesos.AgentInfo)(nil),            // 21: mesos.v1.AgentInfo
+	(*mesos.FrameworkInfo)(nil),        // 22: mesos.v1.FrameworkInfo
+	(*mesos.Task)(nil),                 // 23: mesos.v1.Task
+	(*mesos.Resource)(nil),             // 24: mesos.v1.Resource
+	(*mesos.AgentInfo_Capability)(nil), // 25: mesos.v1.AgentInfo.Capability
+	(*mesos.Operation)(nil),            // 26: mesos.v1.Operation
+	(*mesos.AgentID)(nil),              // 27: mesos.v1.AgentID
+	(*mesos.TaskInfo)(nil),             // 28: mesos.v1.TaskInfo
+	(*mesos.ExecutorInfo)(nil),         // 29: mesos.v1.ExecutorInfo
+	(*mesos.TaskGroupInfo)(nil),        // 30: mesos.v1.TaskGroupInfo
+	(*mesos.FrameworkID)(nil),          // 31: mesos.v1.FrameworkID
+	(*mesos.TaskID)(nil),               // 32: mesos.v1.TaskID
+	(*mesos.KillPolicy)(nil),           // 33: mesos.v1.KillPolicy
+	(*mesos.ExecutorID)(nil),           // 34: mesos.v1.ExecutorID
+	(*mesos.TaskStatus)(nil),           // 35: mesos.v1.TaskStatus
+	(mesos.TaskState)(0),               // 36: mesos.v1.TaskState
 }
 var file_runtime_api_agentlink_agentlink_proto_depIdxs = []int32{
-	20, // 0: dcos.agentlink.v1.Subscribe.agent:type_name -> mesos.v1.AgentInfo
-	21, // 1: dcos.agentlink.v1.Subscribe.frameworks:type_name -> mesos.v1.FrameworkInfo
-	22, // 2: dcos.agentlink.v1.Subscribe.tasks:type_name -> mesos.v1.Task
-	23, // 3: dcos.agentlink.v1.Subscribe.checkpointed_resources:type_name -> mesos.v1.Resource
-	24, // 4: dcos.agentlink.v1.Subscribe.capabilities:type_name -> mesos.v1.AgentInfo.Capability
-	2,  // 5: dcos.agentlink.v1.Downlink.registered:type_name -> dcos.agentlink.v1.Registered
-	3,  // 6: dcos.agentlink.v1.Downlink.ping:type_name -> dcos.agentlink.v1.Ping
-	4,  // 7: dcos.agentlink.v1.Downlink.run_task:type_name -> dcos.agentlink.v1.RunTask
-	5,  // 8: dcos.agentlink.v1.Downlink.run_task_group:type_name -> dcos.agentlink.v1.RunTaskGroup
-	6,  // 9: dcos.agentlink.v1.Downlink.kill_task:type_name -> dcos.agentlink.v1.KillTask
-	7,  // 10: dcos.agentlink.v1.Downlink.acknowledge:type_name -> dcos.agentlink.v1.Acknowledge
-	8,  // 11: dcos.agentlink.v1.Downlink.shutdown_framework:type_name -> dcos.agentlink.v1.ShutdownFramework
-	9,  // 12: dcos.agentlink.v1.Downlink.shutdown_executor:type_name -> dcos.agentlink.v1.ShutdownExecutor
-	10, // 13: dcos.agentlink.v1.Downlink.framework_message:type_name -> dcos.agentlink.v1.FrameworkMessage
-	11, // 14: dcos.agentlink.v1.Downlink.update_framework:type_name -> dcos.agentlink.v1.UpdateFramework
-	12, // 15: dcos.agentlink.v1.Downlink.checkpoint_resources:type_name -> dcos.agentlink.v1.CheckpointResources
-	13, // 16: dcos.agentlink.v1.Downlink.shutdown:type_name -> dcos.agentlink.v1.Shutdown
-	25, // 17: dcos.agentlink.v1.Registered.agent_id:type_name -> mesos.v1.AgentID
-	21, // 18: dcos.agentlink.v1.RunTask.framework:type_name -> mesos.v1.FrameworkInfo
-	26, // 19: dcos.agentlink.v1.RunTask.task:type_name -> mesos.v1.TaskInfo
-	21, // 20: dcos.agentlink.v1.RunTaskGroup.framework:type_name -> mesos.v1.FrameworkInfo
-	27, // 21: dcos.agentlink.v1.RunTaskGroup.executor:type_name -> mesos.v1.ExecutorInfo
-	28, // 22: dcos.agentlink.v1.RunTaskGroup.task_group:type_name -> mesos.v1.TaskGroupInfo
-	29, // 23: dcos.agentlink.v1.KillTask.framework_id:type_name -> mesos.v1.FrameworkID
-	30, // 24: dcos.agentlink.v1.KillTask.task_id:type_name -> mesos.v1.TaskID
-	31, // 25: dcos.agentlink.v1.KillTask.kill_policy:type_name -> mesos.v1.KillPolicy
-	29, // 26: dcos.agentlink.v1.Acknowledge.framework_id:type_name -> mesos.v1.FrameworkID
-	30, // 27: dcos.agentlink.v1.Acknowledge.task_id:type_name -> mesos.v1.TaskID
-	29, // 28: dcos.agentlink.v1.ShutdownFramework.framework_id:type_name -> mesos.v1.FrameworkID
-	29, // 29: dcos.agentlink.v1.ShutdownExecutor.framework_id:type_name -> mesos.v1.FrameworkID
-	32, // 30: dcos.agentlink.v1.ShutdownExecutor.executor_id:type_name -> mesos.v1.ExecutorID
-	29, // 31: dcos.agentlink.v1.FrameworkMessage.framework_id:type_name -> mesos.v1.FrameworkID
-	32, // 32: dcos.agentlink.v1.FrameworkMessage.executor_id:type_name -> mesos.v1.ExecutorID
-	21, // 33: dcos.agentlink.v1.UpdateFramework.framework:type_name -> mesos.v1.FrameworkInfo
-	23, // 34: dcos.agentlink.v1.CheckpointResources.resources:type_name -> mesos.v1.Resource
-	25, // 35: dcos.agentlink.v1.Uplink.agent_id:type_name -> mesos.v1.AgentID
-	15, // 36: dcos.agentlink.v1.Uplink.pong:type_name -> dcos.agentlink.v1.Pong
-	16, // 37: dcos.agentlink.v1.Uplink.status_updates:type_name -> dcos.agentlink.v1.StatusUpdate
-	17, // 38: dcos.agentlink.v1.Uplink.executor_exited:type_name -> dcos.agentlink.v1.ExecutorExited
-	18, // 39: dcos.agentlink.v1.Uplink.executor_message:type_name -> dcos.agentlink.v1.ExecutorMessage
-	19, // 40: dcos.agentlink.v1.Uplink.unregister:type_name -> dcos.agentlink.v1.Unregister
-	29, // 41: dcos.agentlink.v1.StatusUpdate.framework_id:type_name -> mesos.v1.FrameworkID
-	33, // 42: dcos.agentlink.v1.StatusUpdate.status:type_name -> mesos.v1.TaskStatus
-	34, // 43: dcos.agentlink.v1.StatusUpdate.latest_state:type_name -> mesos.v1.TaskState
-	29, // 44: dcos.agentlink.v1.ExecutorExited.framework_id:type_name -> mesos.v1.FrameworkID
-	32, // 45: dcos.agentlink.v1.ExecutorExited.executor_id:type_name -> mesos.v1.ExecutorID
-	29, // 46: dcos.agentlink.v1.ExecutorMessage.framework_id:type_name -> mesos.v1.FrameworkID
-	32, // 47: dcos.agentlink.v1.ExecutorMessage.executor_id:type_name -> mesos.v1.ExecutorID
-	48, // [48:48] is the sub-list for method output_type
-	48, // [48:48] is the sub-list for method input_type
-	48, // [48:48] is the sub-list for extension type_name
-	48, // [48:48] is the sub-list for extension extendee
-	0,  // [0:48] is the sub-list for field type_name
+	21, // 0: dcos.agentlink.v1.Subscribe.agent:type_name -> mesos.v1.AgentInfo
+	22, // 1: dcos.agentlink.v1.Subscribe.frameworks:type_name -> mesos.v1.FrameworkInfo
+	23, // 2: dcos.agentlink.v1.Subscribe.tasks:type_name -> mesos.v1.Task
+	24, // 3: dcos.agentlink.v1.Subscribe.checkpointed_resources:type_name -> mesos.v1.Resource
+	25, // 4: dcos.agentlink.v1.Subscribe.capabilities:type_name -> mesos.v1.AgentInfo.Capability
+	26, // 5: dcos.agentlink.v1.Subscribe.operations:type_name -> mesos.v1.Operation
+	2,  // 6: dcos.agentlink.v1.Downlink.registered:type_name -> dcos.agentlink.v1.Registered
+	3,  // 7: dcos.agentlink.v1.Downlink.ping:type_name -> dcos.agentlink.v1.Ping
+	4,  // 8: dcos.agentlink.v1.Downlink.run_task:type_name -> dcos.agentlink.v1.RunTask
+	5,  // 9: dcos.agentlink.v1.Downlink.run_task_group:type_name -> dcos.agentlink.v1.RunTaskGroup
+	6,  // 10: dcos.agentlink.v1.Downlink.kill_task:type_name -> dcos.agentlink.v1.KillTask
+	7,  // 11: dcos.agentlink.v1.Downlink.acknowledge:type_name -> dcos.agentlink.v1.Acknowledge
+	8,  // 12: dcos.agentlink.v1.Downlink.shutdown_framework:type_name -> dcos.agentlink.v1.ShutdownFramework
+	9,  // 13: dcos.agentlink.v1.Downlink.shutdown_executor:type_name -> dcos.agentlink.v1.ShutdownExecutor
+	10, // 14: dcos.agentlink.v1.Downlink.framework_message:type_name -> dcos.agentlink.v1.FrameworkMessage
+	11, // 15: dcos.agentlink.v1.Downlink.update_framework:type_name -> dcos.agentlink.v1.UpdateFramework
+	12, // 16: dcos.agentlink.v1.Downlink.checkpoint_resources:type_name -> dcos.agentlink.v1.CheckpointResources
+	13, // 17: dcos.agentlink.v1.Downlink.shutdown:type_name -> dcos.agentlink.v1.Shutdown
+	27, // 18: dcos.agentlink.v1.Registered.agent_id:type_name -> mesos.v1.AgentID
+	22, // 19: dcos.agentlink.v1.RunTask.framework:type_name -> mesos.v1.FrameworkInfo
+	28, // 20: dcos.agentlink.v1.RunTask.task:type_name -> mesos.v1.TaskInfo
+	22, // 21: dcos.agentlink.v1.RunTaskGroup.framework:type_name -> mesos.v1.FrameworkInfo
+	29, // 22: dcos.agentlink.v1.RunTaskGroup.executor:type_name -> mesos.v1.ExecutorInfo
+	30, // 23: dcos.agentlink.v1.RunTaskGroup.task_group:type_name -> mesos.v1.TaskGroupInfo
+	31, // 24: dcos.agentlink.v1.KillTask.framework_id:type_name -> mesos.v1.FrameworkID
+	32, // 25: dcos.agentlink.v1.KillTask.task_id:type_name -> mesos.v1.TaskID
+	33, // 26: dcos.agentlink.v1.KillTask.kill_policy:type_name -> mesos.v1.KillPolicy
+	31, // 27: dcos.agentlink.v1.Acknowledge.framework_id:type_name -> mesos.v1.FrameworkID
+	32, // 28: dcos.agentlink.v1.Acknowledge.task_id:type_name -> mesos.v1.TaskID
+	31, // 29: dcos.agentlink.v1.ShutdownFramework.framework_id:type_name -> mesos.v1.FrameworkID
+	31, // 30: dcos.agentlink.v1.ShutdownExecutor.framework_id:type_name -> mesos.v1.FrameworkID
+	34, // 31: dcos.agentlink.v1.ShutdownExecutor.executor_id:type_name -> mesos.v1.ExecutorID
+	31, // 32: dcos.agentlink.v1.FrameworkMessage.framework_id:type_name -> mesos.v1.FrameworkID
+	34, // 33: dcos.agentlink.v1.FrameworkMessage.executor_id:type_name -> mesos.v1.ExecutorID
+	22, // 34: dcos.agentlink.v1.UpdateFramework.framework:type_name -> mesos.v1.FrameworkInfo
+	24, // 35: dcos.agentlink.v1.CheckpointResources.resources:type_name -> mesos.v1.Resource
+	26, // 36: dcos.agentlink.v1.CheckpointResources.operations:type_name -> mesos.v1.Operation
+	27, // 37: dcos.agentlink.v1.Uplink.agent_id:type_name -> mesos.v1.AgentID
+	15, // 38: dcos.agentlink.v1.Uplink.pong:type_name -> dcos.agentlink.v1.Pong
+	16, // 39: dcos.agentlink.v1.Uplink.status_updates:type_name -> dcos.agentlink.v1.StatusUpdate
+	18, // 40: dcos.agentlink.v1.Uplink.executor_exited:type_name -> dcos.agentlink.v1.ExecutorExited
+	19, // 41: dcos.agentlink.v1.Uplink.executor_message:type_name -> dcos.agentlink.v1.ExecutorMessage
+	20, // 42: dcos.agentlink.v1.Uplink.unregister:type_name -> dcos.agentlink.v1.Unregister
+	17, // 43: dcos.agentlink.v1.Uplink.resources_checkpointed:type_name -> dcos.agentlink.v1.ResourcesCheckpointed
+	31, // 44: dcos.agentlink.v1.StatusUpdate.framework_id:type_name -> mesos.v1.FrameworkID
+	35, // 45: dcos.agentlink.v1.StatusUpdate.status:type_name -> mesos.v1.TaskStatus
+	36, // 46: dcos.agentlink.v1.StatusUpdate.latest_state:type_name -> mesos.v1.TaskState
+	31, // 47: dcos.agentlink.v1.ExecutorExited.framework_id:type_name -> mesos.v1.FrameworkID
+	34, // 48: dcos.agentlink.v1.ExecutorExited.executor_id:type_name -> mesos.v1.ExecutorID
+	31, // 49: dcos.agentlink.v1.ExecutorMessage.framework_id:type_name -> mesos.v1.FrameworkID
+	34, // 50: dcos.agentlink.v1.ExecutorMessage.executor_id:type_name -> mesos.v1.ExecutorID
+	51, // [51:51] is the sub-list for method output_type
+	51, // [51:51] is the sub-list for method input_type
+	51, // [51:51] is the sub-list for extension type_name
+	51, // [51:51] is the sub-list for extension extendee
+	0,  // [0:51] is the sub-list for field type_name
 }
 
 func init() { file_runtime_api_agentlink_agentlink_proto_init() }
@@ -1460,7 +1599,7 @@ func file_runtime_api_agentlink_agentlink_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_runtime_api_agentlink_agentlink_proto_rawDesc), len(file_runtime_api_agentlink_agentlink_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   20,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
