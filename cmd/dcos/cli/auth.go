@@ -11,12 +11,13 @@ import (
 	"github.com/spf13/cobra"
 
 	"dcos.example/dcos/cmd/dcos/client"
+	"dcos.example/dcos/cmd/dcos/console"
 	"dcos.example/dcos/cmd/dcos/profile"
 	"dcos.example/dcos/runtime/fault"
 )
 
 func (a *app) authCmd() *cobra.Command {
-	return group("auth", "Log in and out", a.authLogin(), a.authLogout(), a.authProviders())
+	return console.Group("auth", "Log in and out", a.authLogin(), a.authLogout(), a.authProviders())
 }
 
 // login is how a user wants to log in.
@@ -56,7 +57,7 @@ func (a *app) login(ctx context.Context, cl *client.Client, l login) (string, er
 		l.user = a.Getenv("DCOS_USERNAME")
 	}
 	if l.passwordFile != "" {
-		b, err := a.input([]string{l.passwordFile})
+		b, err := a.Input([]string{l.passwordFile})
 		if err != nil {
 			return "", err
 		}
@@ -65,17 +66,17 @@ func (a *app) login(ctx context.Context, cl *client.Client, l login) (string, er
 	if l.password == "" {
 		l.password = a.Getenv("DCOS_PASSWORD")
 	}
-	if _, ok := a.terminal(); !ok && (l.user == "" || l.password == "") {
+	if _, ok := a.Terminal(); !ok && (l.user == "" || l.password == "") {
 		return "", fault.Newf(op, fault.Invalid, "give --username and --password-file, or set DCOS_USERNAME and DCOS_PASSWORD")
 	}
 	var err error
 	if l.user == "" {
-		if l.user, err = a.prompt("User ID", false); err != nil {
+		if l.user, err = a.Prompt("User ID", false); err != nil {
 			return "", err
 		}
 	}
 	if l.password == "" {
-		if l.password, err = a.prompt("Password of "+l.user, true); err != nil {
+		if l.password, err = a.Prompt("Password of "+l.user, true); err != nil {
 			return "", err
 		}
 	}
@@ -91,13 +92,13 @@ func (a *app) login(ctx context.Context, cl *client.Client, l login) (string, er
 
 func (a *app) authLogin() *cobra.Command {
 	var l login
-	cmd := command("login", "Log in to the attached cluster", cobra.NoArgs, func(ctx context.Context, _ []string) error {
+	cmd := console.Command("login", "Log in to the attached cluster", cobra.NoArgs, func(ctx context.Context, _ []string) error {
 		store, c, err := a.attached()
 		if err != nil {
 			return err
 		}
 		c.Token = ""
-		cl, err := client.New(c, a.log)
+		cl, err := client.New(c, a.Log)
 		if err != nil {
 			return err
 		}
@@ -132,7 +133,7 @@ func (a *app) attached() (*profile.Store, profile.Cluster, error) {
 }
 
 func (a *app) authLogout() *cobra.Command {
-	return command("logout", "Forget the session at the attached cluster", cobra.NoArgs, func(context.Context, []string) error {
+	return console.Command("logout", "Forget the session at the attached cluster", cobra.NoArgs, func(context.Context, []string) error {
 		store, c, err := a.attached()
 		if err != nil {
 			return err
@@ -144,8 +145,8 @@ func (a *app) authLogout() *cobra.Command {
 
 func (a *app) authProviders() *cobra.Command {
 	var asJSON bool
-	cmd := command("list-providers [URL]", "List the ways to log in", cobra.MaximumNArgs(1), func(ctx context.Context, args []string) error {
-		cl, err := a.connect()
+	cmd := console.Command("list-providers [URL]", "List the ways to log in", cobra.MaximumNArgs(1), func(ctx context.Context, args []string) error {
+		cl, err := a.Connect()
 		if len(args) == 1 {
 			var c profile.Cluster
 			if c.URL, err = clusterURL(args[0]); err != nil {
@@ -154,7 +155,7 @@ func (a *app) authProviders() *cobra.Command {
 			if err := c.SetVerify(a.Getenv("DCOS_SSL_VERIFY")); err != nil {
 				return err
 			}
-			cl, err = client.New(c, a.log)
+			cl, err = client.New(c, a.Log)
 		}
 		if err != nil {
 			return err
@@ -169,7 +170,7 @@ func (a *app) authProviders() *cobra.Command {
 			if err := cl.Get(ctx, op, "/acs/api/v1/auth/providers", &raw); err != nil {
 				return err
 			}
-			return a.json(raw)
+			return a.JSON(raw)
 		}
 		if err := cl.Get(ctx, op, "/acs/api/v1/auth/providers", &all); err != nil {
 			return err
@@ -178,7 +179,7 @@ func (a *app) authProviders() *cobra.Command {
 		for _, id := range slices.Sorted(maps.Keys(all)) {
 			rows = append(rows, []string{id, all[id].Type, all[id].Description})
 		}
-		a.table([]string{"PROVIDER ID", "AUTHENTICATION TYPE", "DESCRIPTION"}, rows)
+		a.Table([]string{"PROVIDER ID", "AUTHENTICATION TYPE", "DESCRIPTION"}, rows)
 		return nil
 	})
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
@@ -188,7 +189,7 @@ func (a *app) authProviders() *cobra.Command {
 // configCmd reads and changes the attached cluster's settings, by the names
 // that DC/OS gives them.
 func (a *app) configCmd() *cobra.Command {
-	show := command("show [NAME]", "Show settings of the attached cluster", cobra.MaximumNArgs(1), func(_ context.Context, args []string) error {
+	show := console.Command("show [NAME]", "Show settings of the attached cluster", cobra.MaximumNArgs(1), func(_ context.Context, args []string) error {
 		_, c, err := a.attached()
 		if err != nil {
 			return err
@@ -211,7 +212,7 @@ func (a *app) configCmd() *cobra.Command {
 		}
 		return nil
 	})
-	set := command("set NAME VALUE", "Change a setting of the attached cluster", cobra.ExactArgs(2), func(_ context.Context, args []string) error {
+	set := console.Command("set NAME VALUE", "Change a setting of the attached cluster", cobra.ExactArgs(2), func(_ context.Context, args []string) error {
 		store, c, err := a.attached()
 		if err != nil {
 			return err
@@ -221,7 +222,7 @@ func (a *app) configCmd() *cobra.Command {
 		}
 		return store.Save(c)
 	})
-	return group("config", "Show and change settings", show, set)
+	return console.Group("config", "Show and change settings", show, set)
 }
 
 var settingNames = []string{"cluster.name", "core.dcos_acs_token", "core.dcos_url", "core.ssl_verify", "core.timeout"}

@@ -16,13 +16,14 @@ import (
 	"github.com/spf13/cobra"
 
 	"dcos.example/dcos/cmd/dcos/client"
+	"dcos.example/dcos/cmd/dcos/console"
 	"dcos.example/dcos/cmd/dcos/profile"
 	"dcos.example/dcos/runtime/fault"
 	"dcos.example/dcos/runtime/pki"
 )
 
 func (a *app) clusterCmd() *cobra.Command {
-	return group("cluster", "Set up and choose clusters", a.clusterSetup(), a.clusterList(), a.clusterAttach(), a.clusterRemove())
+	return console.Group("cluster", "Set up and choose clusters", a.clusterSetup(), a.clusterList(), a.clusterAttach(), a.clusterRemove())
 }
 
 type setup struct {
@@ -34,7 +35,7 @@ type setup struct {
 
 func (a *app) clusterSetup() *cobra.Command {
 	var s setup
-	cmd := command("setup URL", "Set up access to a cluster and log in", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
+	cmd := console.Command("setup URL", "Set up access to a cluster and log in", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
 		return a.setup(ctx, args[0], s)
 	})
 	s.login.flags(cmd)
@@ -70,7 +71,7 @@ func (a *app) setup(ctx context.Context, address string, s setup) error {
 			return err
 		}
 	}
-	cl, err := client.New(c, a.log)
+	cl, err := client.New(c, a.Log)
 	if err != nil {
 		return err
 	}
@@ -87,7 +88,7 @@ func (a *app) setup(ctx context.Context, address string, s setup) error {
 			return err
 		}
 	}
-	if cl, err = client.New(c, a.log); err != nil {
+	if cl, err = client.New(c, a.Log); err != nil {
 		return err
 	}
 	var meta struct {
@@ -156,7 +157,7 @@ func (a *app) fetchCA(ctx context.Context, c profile.Cluster, noCheck bool) ([]b
 	if _, untrusted := errors.AsType[*tls.CertificateVerificationError](err); !untrusted {
 		return nil, fault.Newf("reach the cluster at "+c.URL, fault.Unavailable, "%w; is the address right, and are its masters up?", err)
 	}
-	blind, err := client.New(profile.Cluster{URL: c.URL, Insecure: true}, a.log)
+	blind, err := client.New(profile.Cluster{URL: c.URL, Insecure: true}, a.Log)
 	if err != nil {
 		return nil, err
 	}
@@ -185,11 +186,11 @@ func (a *app) fetchCA(ctx context.Context, c profile.Cluster, noCheck bool) ([]b
 	if noCheck {
 		return pem, nil
 	}
-	if _, ok := a.terminal(); !ok {
+	if _, ok := a.Terminal(); !ok {
 		return nil, fault.Newf("trust the cluster's certificate", fault.Invalid,
 			"nobody can be asked, because standard input is no terminal. Give the certificate by --ca-certs, or trust this one by --no-check")
 	}
-	answer, err := a.prompt("Is this the certificate of your cluster? [yes/no]", false)
+	answer, err := a.Prompt("Is this the certificate of your cluster? [yes/no]", false)
 	if err != nil {
 		return nil, err
 	}
@@ -201,7 +202,7 @@ func (a *app) fetchCA(ctx context.Context, c profile.Cluster, noCheck bool) ([]b
 
 func (a *app) clusterList() *cobra.Command {
 	var asJSON, attached, quiet bool
-	cmd := command("list", "List the clusters that are set up", cobra.NoArgs, func(ctx context.Context, _ []string) error {
+	cmd := console.Command("list", "List the clusters that are set up", cobra.NoArgs, func(ctx context.Context, _ []string) error {
 		store, err := profile.Open(a.Getenv)
 		if err != nil {
 			return err
@@ -229,7 +230,7 @@ func (a *app) clusterList() *cobra.Command {
 		}
 		switch {
 		case asJSON:
-			return a.json(rows)
+			return a.JSON(rows)
 		case quiet:
 			for _, r := range rows {
 				fmt.Fprintln(a.Stdout, r.ID)
@@ -244,7 +245,7 @@ func (a *app) clusterList() *cobra.Command {
 			}
 			cells = append(cells, []string{name, r.ID, r.Status, r.Version, r.URL})
 		}
-		a.table([]string{"  NAME", "ID", "STATUS", "VERSION", "URL"}, cells)
+		a.Table([]string{"  NAME", "ID", "STATUS", "VERSION", "URL"}, cells)
 		return nil
 	})
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
@@ -257,7 +258,7 @@ func (a *app) clusterList() *cobra.Command {
 func (a *app) status(ctx context.Context, c profile.Cluster) (status, version string) {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
-	cl, err := client.New(c, a.log)
+	cl, err := client.New(c, a.Log)
 	if err != nil {
 		return "UNUSABLE", "UNKNOWN"
 	}
@@ -271,7 +272,7 @@ func (a *app) status(ctx context.Context, c profile.Cluster) (status, version st
 }
 
 func (a *app) clusterAttach() *cobra.Command {
-	return command("attach CLUSTER", "Choose the cluster that commands talk to, by name or ID", cobra.ExactArgs(1), func(_ context.Context, args []string) error {
+	return console.Command("attach CLUSTER", "Choose the cluster that commands talk to, by name or ID", cobra.ExactArgs(1), func(_ context.Context, args []string) error {
 		store, err := profile.Open(a.Getenv)
 		if err != nil {
 			return err
@@ -286,7 +287,7 @@ func (a *app) clusterAttach() *cobra.Command {
 
 func (a *app) clusterRemove() *cobra.Command {
 	var all bool
-	cmd := command("remove [CLUSTER]", "Forget a cluster; the cluster itself stays", cobra.MaximumNArgs(1), func(_ context.Context, args []string) error {
+	cmd := console.Command("remove [CLUSTER]", "Forget a cluster; the cluster itself stays", cobra.MaximumNArgs(1), func(_ context.Context, args []string) error {
 		store, err := profile.Open(a.Getenv)
 		if err != nil {
 			return err

@@ -52,7 +52,7 @@ func (a *app) complete(root *cobra.Command) {
 // nowhere to say so.
 
 func (a *app) taskIDs(ctx context.Context) (ids []string) {
-	cl, err := a.connect()
+	cl, err := a.Connect()
 	if err != nil {
 		return nil
 	}
@@ -69,7 +69,7 @@ func (a *app) taskIDs(ctx context.Context) (ids []string) {
 }
 
 func (a *app) appIDs(ctx context.Context) (ids []string) {
-	cl, err := a.connect()
+	cl, err := a.Connect()
 	if err != nil {
 		return nil
 	}
@@ -86,7 +86,7 @@ func (a *app) appIDs(ctx context.Context) (ids []string) {
 }
 
 func (a *app) deploymentIDs(ctx context.Context) (ids []string) {
-	cl, err := a.connect()
+	cl, err := a.Connect()
 	if err != nil {
 		return nil
 	}

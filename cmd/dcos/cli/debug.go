@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"dcos.example/dcos/cmd/dcos/client"
+	"dcos.example/dcos/cmd/dcos/console"
 	"dcos.example/dcos/runtime/api/marathon"
 	"dcos.example/dcos/runtime/fault"
 )
@@ -183,13 +184,13 @@ func (q queued) most(c criterion) float64 {
 }
 
 func (a *app) debugCmd() *cobra.Command {
-	return group("debug", "Show why apps wait", a.debugList(), a.debugSummary(), a.debugDetails())
+	return console.Group("debug", "Show why apps wait", a.debugList(), a.debugSummary(), a.debugDetails())
 }
 
 func (a *app) debugList() *cobra.Command {
 	var asJSON bool
-	cmd := command("list", "List the apps that wait for resources or for their backoff", cobra.NoArgs, func(ctx context.Context, _ []string) error {
-		cl, err := a.connect()
+	cmd := console.Command("list", "List the apps that wait for resources or for their backoff", cobra.NoArgs, func(ctx context.Context, _ []string) error {
+		cl, err := a.Connect()
 		if err != nil {
 			return err
 		}
@@ -198,7 +199,7 @@ func (a *app) debugList() *cobra.Command {
 			return err
 		}
 		if asJSON {
-			return a.json(queue)
+			return a.JSON(queue)
 		}
 		var rows [][]string
 		for _, q := range queue {
@@ -209,7 +210,7 @@ func (a *app) debugList() *cobra.Command {
 			rows = append(rows, []string{q.App.ID, orDash(q.Since), strconv.Itoa(q.Count), wait, strconv.Itoa(q.Offers.Processed),
 				strconv.Itoa(q.Offers.Unused), orDash(q.Offers.LastUnused), orDash(q.Offers.LastUsed)})
 		}
-		a.table([]string{"ID", "SINCE", "INSTANCES TO LAUNCH", "WAITING", "PROCESSED OFFERS", "UNUSED OFFERS", "LAST UNUSED OFFER", "LAST USED OFFER"}, rows)
+		a.Table([]string{"ID", "SINCE", "INSTANCES TO LAUNCH", "WAITING", "PROCESSED OFFERS", "UNUSED OFFERS", "LAST UNUSED OFFER", "LAST USED OFFER"}, rows)
 		return nil
 	})
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
@@ -218,7 +219,7 @@ func (a *app) debugList() *cobra.Command {
 
 // inQueue finds an app's entry.
 func (a *app) inQueue(ctx context.Context, op, id string) (queued, error) {
-	cl, err := a.connect()
+	cl, err := a.Connect()
 	if err != nil {
 		return queued{}, err
 	}
@@ -235,7 +236,7 @@ func (a *app) inQueue(ctx context.Context, op, id string) (queued, error) {
 }
 
 func (a *app) debugSummary() *cobra.Command {
-	return command("summary ID", "Show what keeps an app from starting, resource by resource", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
+	return console.Command("summary ID", "Show what keeps an app from starting, resource by resource", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
 		q, err := a.inQueue(ctx, "look at "+args[0], args[0])
 		if err != nil {
 			return err
@@ -253,14 +254,14 @@ func (a *app) debugSummary() *cobra.Command {
 				rows = append(rows, []string{c.name, c.want(q.App), fmt.Sprintf("%d / %d", r.Processed-r.Declined, r.Processed), share})
 			}
 		}
-		a.table([]string{"RESOURCE", "REQUESTED", "MATCHED", "PERCENTAGE"}, rows)
+		a.Table([]string{"RESOURCE", "REQUESTED", "MATCHED", "PERCENTAGE"}, rows)
 		fmt.Fprintf(a.Stdout, "\n%s.\n", q.why())
 		return nil
 	})
 }
 
 func (a *app) debugDetails() *cobra.Command {
-	return command("details ID", "Show the last offer of each agent, and what of it did not fit", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
+	return console.Command("details ID", "Show the last offer of each agent, and what of it did not fit", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
 		q, err := a.inQueue(ctx, "look at "+args[0], args[0])
 		if err != nil {
 			return err
@@ -283,7 +284,7 @@ func (a *app) debugDetails() *cobra.Command {
 			rows = append(rows, append(row, u.Timestamp))
 		}
 		slices.SortFunc(rows, func(a, b []string) int { return cmp.Compare(a[0], b[0]) })
-		a.table(header, rows)
+		a.Table(header, rows)
 		return nil
 	})
 }

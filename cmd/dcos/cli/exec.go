@@ -21,6 +21,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"dcos.example/dcos/cmd/dcos/client"
+	"dcos.example/dcos/cmd/dcos/console"
 	"dcos.example/dcos/runtime/api/mesos"
 	"dcos.example/dcos/runtime/api/mesos/agent"
 	"dcos.example/dcos/runtime/api/wire"
@@ -41,8 +42,8 @@ const (
 func (a *app) taskExec() *cobra.Command {
 	var interactive, tty bool
 	var user string
-	cmd := command("exec TASK CMD [ARG…]", "Run a command in the container of a task", cobra.MinimumNArgs(2), func(ctx context.Context, args []string) error {
-		cl, err := a.connect()
+	cmd := console.Command("exec TASK CMD [ARG…]", "Run a command in the container of a task", cobra.MinimumNArgs(2), func(ctx context.Context, args []string) error {
+		cl, err := a.Connect()
 		if err != nil {
 			return err
 		}
@@ -330,7 +331,7 @@ func resized(size *mesos.TTYInfo_WindowSize) *agent.Call {
 // windowSize is the terminal's, or a usual one.
 func (s *session) windowSize() *mesos.TTYInfo_WindowSize {
 	columns, rows := 80, 24
-	if fd, ok := s.app.terminal(); ok {
+	if fd, ok := s.app.Terminal(); ok {
 		if c, r, err := term.GetSize(fd); err == nil {
 			columns, rows = c, r
 		}
@@ -340,7 +341,7 @@ func (s *session) windowSize() *mesos.TTYInfo_WindowSize {
 
 // rawTerminal hands keys like Ctrl-C to the command, and returns how to undo it.
 func (s *session) rawTerminal() (func(), error) {
-	fd, ok := s.app.terminal()
+	fd, ok := s.app.Terminal()
 	if !s.tty || !ok {
 		return func() {}, nil
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"dcos.example/dcos/cmd/dcos/client"
+	"dcos.example/dcos/cmd/dcos/console"
 	"dcos.example/dcos/runtime/api/marathon"
 	"dcos.example/dcos/runtime/fault"
 )
@@ -24,11 +25,11 @@ import (
 const marathonPath = "/service/marathon/v2"
 
 func (a *app) marathonCmd() *cobra.Command {
-	versions := group("version", "Show earlier versions of an app", a.appVersions())
-	return group("marathon", "Deploy and manage apps",
-		group("app", "Manage apps", a.appAdd(), a.appList(), a.appShow(), a.appUpdate(), a.appScale(), a.appStart(), a.appStop(), a.appRestart(), a.appRemove(), versions),
-		group("deployment", "Follow and undo deployments", a.deploymentList(), a.deploymentRollback(), a.deploymentWatch()),
-		group("task", "Show the tasks of apps", a.appTasks()),
+	versions := console.Group("version", "Show earlier versions of an app", a.appVersions())
+	return console.Group("marathon", "Deploy and manage apps",
+		console.Group("app", "Manage apps", a.appAdd(), a.appList(), a.appShow(), a.appUpdate(), a.appScale(), a.appStart(), a.appStop(), a.appRestart(), a.appRemove(), versions),
+		console.Group("deployment", "Follow and undo deployments", a.deploymentList(), a.deploymentRollback(), a.deploymentWatch()),
+		console.Group("task", "Show the tasks of apps", a.appTasks()),
 		a.debugCmd())
 }
 
@@ -64,8 +65,8 @@ func (a *app) deployed(id string) {
 }
 
 func (a *app) appAdd() *cobra.Command {
-	return command("add [FILE]", "Add an app from a JSON file or standard input", cobra.MaximumNArgs(1), func(ctx context.Context, args []string) error {
-		body, err := a.input(args)
+	return console.Command("add [FILE]", "Add an app from a JSON file or standard input", cobra.MaximumNArgs(1), func(ctx context.Context, args []string) error {
+		body, err := a.Input(args)
 		if err != nil {
 			return err
 		}
@@ -73,10 +74,10 @@ func (a *app) appAdd() *cobra.Command {
 		if len(args) == 1 {
 			name = args[0]
 		}
-		if err := checkJSON(name, body); err != nil {
+		if err := console.CheckJSON(name, body); err != nil {
 			return err
 		}
-		cl, err := a.connect()
+		cl, err := a.Connect()
 		if err != nil {
 			return err
 		}
@@ -98,8 +99,8 @@ func (a *app) appAdd() *cobra.Command {
 func (a *app) appList() *cobra.Command {
 	var asJSON, quiet bool
 	var label string
-	cmd := command("list", "List apps", cobra.NoArgs, func(ctx context.Context, _ []string) error {
-		cl, err := a.connect()
+	cmd := console.Command("list", "List apps", cobra.NoArgs, func(ctx context.Context, _ []string) error {
+		cl, err := a.Connect()
 		if err != nil {
 			return err
 		}
@@ -115,7 +116,7 @@ func (a *app) appList() *cobra.Command {
 			return err
 		}
 		if asJSON {
-			return a.json(raw.Apps)
+			return a.JSON(raw.Apps)
 		}
 		apps := make([]marathon.AppInfo, len(raw.Apps))
 		for i, b := range raw.Apps {
@@ -146,7 +147,7 @@ func (a *app) appList() *cobra.Command {
 		for _, app := range apps {
 			rows = append(rows, appCells(app, actions[app.ID], waiting[app.ID]))
 		}
-		a.table([]string{"ID", "MEM", "CPUS", "TASKS", "HEALTH", "DEPLOYMENT", "WAITING", "CONTAINER", "CMD"}, rows)
+		a.Table([]string{"ID", "MEM", "CPUS", "TASKS", "HEALTH", "DEPLOYMENT", "WAITING", "CONTAINER", "CMD"}, rows)
 		a.explainWaiting(queue, nil)
 		return nil
 	})
@@ -222,8 +223,8 @@ func deployments(ctx context.Context, cl *client.Client) ([]marathon.Deployment,
 
 func (a *app) appShow() *cobra.Command {
 	var version string
-	cmd := command("show ID", "Show an app as JSON", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
-		cl, err := a.connect()
+	cmd := console.Command("show ID", "Show an app as JSON", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
+		cl, err := a.Connect()
 		if err != nil {
 			return err
 		}
@@ -233,7 +234,7 @@ func (a *app) appShow() *cobra.Command {
 			if err := cl.Get(ctx, op, appPath(args[0], "/versions/"+url.PathEscape(version), false), &app); err != nil {
 				return hint(err)
 			}
-			return a.json(app)
+			return a.JSON(app)
 		}
 		var out struct {
 			App json.RawMessage `json:"app"`
@@ -241,7 +242,7 @@ func (a *app) appShow() *cobra.Command {
 		if err := cl.Get(ctx, op, appPath(args[0], "", false), &out); err != nil {
 			return hint(err)
 		}
-		return a.json(out.App)
+		return a.JSON(out.App)
 	})
 	cmd.Flags().StringVar(&version, "app-version", "", "show this version instead of the present one")
 	return cmd
@@ -249,12 +250,12 @@ func (a *app) appShow() *cobra.Command {
 
 func (a *app) appUpdate() *cobra.Command {
 	var force bool
-	cmd := command("update ID [NAME=VALUE…]", "Change an app by properties, or by JSON from standard input", cobra.MinimumNArgs(1), func(ctx context.Context, args []string) error {
+	cmd := console.Command("update ID [NAME=VALUE…]", "Change an app by properties, or by JSON from standard input", cobra.MinimumNArgs(1), func(ctx context.Context, args []string) error {
 		var body []byte
 		var err error
 		if len(args) == 1 {
-			if body, err = a.input(nil); err == nil {
-				err = checkJSON("standard input", body)
+			if body, err = a.Input(nil); err == nil {
+				err = console.CheckJSON("standard input", body)
 			}
 		} else {
 			body, err = properties(args[1:])
@@ -263,7 +264,7 @@ func (a *app) appUpdate() *cobra.Command {
 			return err
 		}
 		op := "update app " + args[0]
-		cl, err := a.connect()
+		cl, err := a.Connect()
 		if err != nil {
 			return err
 		}
@@ -303,7 +304,7 @@ func properties(list []string) ([]byte, error) {
 
 // change sends a change and reports the deployment that carries it out.
 func (a *app) change(ctx context.Context, op, method, path string, body []byte) error {
-	cl, err := a.connect()
+	cl, err := a.Connect()
 	if err != nil {
 		return err
 	}
@@ -333,7 +334,7 @@ func instances(s string) (int, error) {
 
 func (a *app) appScale() *cobra.Command {
 	var force bool
-	cmd := command("scale ID INSTANCES", "Change how many instances an app has", cobra.ExactArgs(2), func(ctx context.Context, args []string) error {
+	cmd := console.Command("scale ID INSTANCES", "Change how many instances an app has", cobra.ExactArgs(2), func(ctx context.Context, args []string) error {
 		n, err := instances(args[1])
 		if err != nil {
 			return err
@@ -346,7 +347,7 @@ func (a *app) appScale() *cobra.Command {
 
 func (a *app) appStart() *cobra.Command {
 	var force bool
-	cmd := command("start ID [INSTANCES]", "Start a stopped app, with one instance or more", cobra.RangeArgs(1, 2), func(ctx context.Context, args []string) error {
+	cmd := console.Command("start ID [INSTANCES]", "Start a stopped app, with one instance or more", cobra.RangeArgs(1, 2), func(ctx context.Context, args []string) error {
 		n := 1
 		if len(args) == 2 {
 			var err error
@@ -354,7 +355,7 @@ func (a *app) appStart() *cobra.Command {
 				return err
 			}
 		}
-		cl, err := a.connect()
+		cl, err := a.Connect()
 		if err != nil {
 			return err
 		}
@@ -375,7 +376,7 @@ func (a *app) appStart() *cobra.Command {
 
 func (a *app) appStop() *cobra.Command {
 	var force bool
-	cmd := command("stop ID", "Stop all instances of an app and keep the app", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
+	cmd := console.Command("stop ID", "Stop all instances of an app and keep the app", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
 		return a.scaleTo(ctx, args[0], 0, force)
 	})
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "replace a deployment that is under way")
@@ -384,7 +385,7 @@ func (a *app) appStop() *cobra.Command {
 
 func (a *app) appRestart() *cobra.Command {
 	var force bool
-	cmd := command("restart ID", "Replace all instances of an app, few at a time", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
+	cmd := console.Command("restart ID", "Replace all instances of an app, few at a time", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
 		return a.change(ctx, "restart app "+args[0], http.MethodPost, appPath(args[0], "/restart", force), nil)
 	})
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "replace a deployment that is under way")
@@ -393,7 +394,7 @@ func (a *app) appRestart() *cobra.Command {
 
 func (a *app) appRemove() *cobra.Command {
 	var force bool
-	cmd := command("remove ID", "Stop an app and remove it with its versions", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
+	cmd := console.Command("remove ID", "Stop an app and remove it with its versions", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
 		// The API's own default is to force.
 		path := appPath(args[0], "", false) + "?force=" + strconv.FormatBool(force)
 		return a.change(ctx, "remove app "+args[0], http.MethodDelete, path, nil)
@@ -404,8 +405,8 @@ func (a *app) appRemove() *cobra.Command {
 
 func (a *app) appVersions() *cobra.Command {
 	var limit int
-	cmd := command("list ID", "List the versions of an app, newest first", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
-		cl, err := a.connect()
+	cmd := console.Command("list ID", "List the versions of an app, newest first", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
+		cl, err := a.Connect()
 		if err != nil {
 			return err
 		}
@@ -418,7 +419,7 @@ func (a *app) appVersions() *cobra.Command {
 		if limit > 0 && len(out.Versions) > limit {
 			out.Versions = out.Versions[:limit]
 		}
-		return a.json(out.Versions)
+		return a.JSON(out.Versions)
 	})
 	cmd.Flags().IntVar(&limit, "max-count", 0, "show at most so many")
 	return cmd
@@ -426,8 +427,8 @@ func (a *app) appVersions() *cobra.Command {
 
 func (a *app) deploymentList() *cobra.Command {
 	var asJSON, quiet bool
-	cmd := command("list [APP]", "List deployments that are under way", cobra.MaximumNArgs(1), func(ctx context.Context, args []string) error {
-		cl, err := a.connect()
+	cmd := console.Command("list [APP]", "List deployments that are under way", cobra.MaximumNArgs(1), func(ctx context.Context, args []string) error {
+		cl, err := a.Connect()
 		if err != nil {
 			return err
 		}
@@ -441,7 +442,7 @@ func (a *app) deploymentList() *cobra.Command {
 		}
 		switch {
 		case asJSON:
-			return a.json(append([]marathon.Deployment{}, list...))
+			return a.JSON(append([]marathon.Deployment{}, list...))
 		case quiet:
 			for _, d := range list {
 				fmt.Fprintln(a.Stdout, d.ID)
@@ -459,7 +460,7 @@ func (a *app) deploymentList() *cobra.Command {
 				fmt.Sprintf("%d/%d", d.CurrentStep, d.TotalSteps), d.ID,
 			})
 		}
-		a.table([]string{"APP", "POD", "ACTION", "PROGRESS", "ID"}, rows)
+		a.Table([]string{"APP", "POD", "ACTION", "PROGRESS", "ID"}, rows)
 		queue, err := readQueue(ctx, cl)
 		if err != nil {
 			return err
@@ -475,8 +476,8 @@ func (a *app) deploymentList() *cobra.Command {
 }
 
 func (a *app) deploymentRollback() *cobra.Command {
-	return command("rollback ID", "Undo a deployment that is under way", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
-		cl, err := a.connect()
+	return console.Command("rollback ID", "Undo a deployment that is under way", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
+		cl, err := a.Connect()
 		if err != nil {
 			return err
 		}
@@ -485,15 +486,15 @@ func (a *app) deploymentRollback() *cobra.Command {
 		if err := cl.Call(ctx, op, client.Request{Method: http.MethodDelete, Path: marathonPath + "/deployments/" + url.PathEscape(args[0])}, &out); err != nil {
 			return err
 		}
-		return a.json(out)
+		return a.JSON(out)
 	})
 }
 
 func (a *app) deploymentWatch() *cobra.Command {
 	var limit int
 	var interval time.Duration
-	cmd := command("watch ID", "Wait until a deployment has ended", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
-		cl, err := a.connect()
+	cmd := console.Command("watch ID", "Wait until a deployment has ended", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
+		cl, err := a.Connect()
 		if err != nil {
 			return err
 		}
@@ -532,7 +533,7 @@ func (a *app) deploymentWatch() *cobra.Command {
 			if limit > 0 && n >= limit {
 				return fault.Newf(op, fault.Unavailable, "it has not ended after %d looks", n)
 			}
-			if err := pause(ctx, interval); err != nil {
+			if err := console.Pause(ctx, interval); err != nil {
 				return err
 			}
 		}
@@ -542,21 +543,10 @@ func (a *app) deploymentWatch() *cobra.Command {
 	return cmd
 }
 
-func pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
 func (a *app) appTasks() *cobra.Command {
 	var asJSON, quiet bool
-	cmd := command("list [APP]", "List the tasks of one app or all", cobra.MaximumNArgs(1), func(ctx context.Context, args []string) error {
-		cl, err := a.connect()
+	cmd := console.Command("list [APP]", "List the tasks of one app or all", cobra.MaximumNArgs(1), func(ctx context.Context, args []string) error {
+		cl, err := a.Connect()
 		if err != nil {
 			return err
 		}
@@ -575,7 +565,7 @@ func (a *app) appTasks() *cobra.Command {
 		})
 		switch {
 		case asJSON:
-			return a.json(append([]marathon.Task{}, out.Tasks...))
+			return a.JSON(append([]marathon.Task{}, out.Tasks...))
 		case quiet:
 			for _, t := range out.Tasks {
 				fmt.Fprintln(a.Stdout, t.ID)
@@ -592,7 +582,7 @@ func (a *app) appTasks() *cobra.Command {
 			}
 			rows = append(rows, []string{t.AppID, healthy, orDash(t.StartedAt), t.Host, t.ID})
 		}
-		a.table([]string{"APP", "HEALTHY", "STARTED", "HOST", "ID"}, rows)
+		a.Table([]string{"APP", "HEALTHY", "STARTED", "HOST", "ID"}, rows)
 		return nil
 	})
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")

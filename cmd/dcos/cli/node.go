@@ -11,12 +11,13 @@ import (
 	"github.com/spf13/cobra"
 
 	"dcos.example/dcos/cmd/dcos/client"
+	"dcos.example/dcos/cmd/dcos/console"
 	"dcos.example/dcos/runtime/api/mesos"
 	"dcos.example/dcos/runtime/api/mesos/master"
 )
 
 func (a *app) nodeCmd() *cobra.Command {
-	return group("node", "Show the hosts of the cluster", a.nodeList())
+	return console.Group("node", "Show the hosts of the cluster", a.nodeList())
 }
 
 // node is one host of a listing.
@@ -32,8 +33,8 @@ type node struct {
 
 func (a *app) nodeList() *cobra.Command {
 	var asJSON bool
-	cmd := command("list", "List masters and agents", cobra.NoArgs, func(ctx context.Context, _ []string) error {
-		cl, err := a.connect()
+	cmd := console.Command("list", "List masters and agents", cobra.NoArgs, func(ctx context.Context, _ []string) error {
+		cl, err := a.Connect()
 		if err != nil {
 			return err
 		}
@@ -42,13 +43,13 @@ func (a *app) nodeList() *cobra.Command {
 			return err
 		}
 		if asJSON {
-			return a.json(nodes)
+			return a.JSON(nodes)
 		}
 		var rows [][]string
 		for _, n := range nodes {
 			rows = append(rows, []string{n.Hostname, orDash(n.IP), orDash(n.ID), n.Type, n.Status, orDash(n.Region), orDash(n.Zone)})
 		}
-		a.table([]string{"HOSTNAME", "IP", "ID", "TYPE", "STATUS", "REGION", "ZONE"}, rows)
+		a.Table([]string{"HOSTNAME", "IP", "ID", "TYPE", "STATUS", "REGION", "ZONE"}, rows)
 		return nil
 	})
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
@@ -166,8 +167,8 @@ func orDash(s string) string {
 
 func (a *app) serviceCmd() *cobra.Command {
 	var asJSON, inactive bool
-	list := command("list", "List frameworks", cobra.NoArgs, func(ctx context.Context, _ []string) error {
-		cl, err := a.connect()
+	list := console.Command("list", "List frameworks", cobra.NoArgs, func(ctx context.Context, _ []string) error {
+		cl, err := a.Connect()
 		if err != nil {
 			return err
 		}
@@ -214,7 +215,7 @@ func (a *app) serviceCmd() *cobra.Command {
 		}
 		slices.SortFunc(all, func(a, b service) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID)) })
 		if asJSON {
-			return a.json(all)
+			return a.JSON(all)
 		}
 		var rows [][]string
 		for _, s := range all {
@@ -224,10 +225,10 @@ func (a *app) serviceCmd() *cobra.Command {
 			}
 			rows = append(rows, []string{s.Name, orDash(s.Host), active, fmt.Sprint(s.Tasks), fmt.Sprint(s.CPU), fmt.Sprint(s.Mem), fmt.Sprint(s.Disk), s.ID})
 		}
-		a.table([]string{"NAME", "HOST", "ACTIVE", "TASKS", "CPU", "MEM", "DISK", "ID"}, rows)
+		a.Table([]string{"NAME", "HOST", "ACTIVE", "TASKS", "CPU", "MEM", "DISK", "ID"}, rows)
 		return nil
 	})
 	list.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	list.Flags().BoolVar(&inactive, "inactive", false, "also frameworks that are disconnected")
-	return group("service", "Show the frameworks of the cluster", list)
+	return console.Group("service", "Show the frameworks of the cluster", list)
 }

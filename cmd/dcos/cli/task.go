@@ -16,13 +16,14 @@ import (
 	"github.com/spf13/cobra"
 
 	"dcos.example/dcos/cmd/dcos/client"
+	"dcos.example/dcos/cmd/dcos/console"
 	"dcos.example/dcos/runtime/api/mesos"
 	"dcos.example/dcos/runtime/api/mesos/master"
 	"dcos.example/dcos/runtime/fault"
 )
 
 func (a *app) taskCmd() *cobra.Command {
-	return group("task", "Look at and into tasks", a.taskList(), a.taskLog(), a.taskExec())
+	return console.Group("task", "Look at and into tasks", a.taskList(), a.taskLog(), a.taskExec())
 }
 
 // taskInfo is a task of any framework.
@@ -99,8 +100,8 @@ func pick(all []taskInfo, text string, done bool) []taskInfo {
 
 func (a *app) taskList() *cobra.Command {
 	var asJSON, quiet, completed, every bool
-	cmd := command("list [TASK]", "List tasks, or those with a text in their ID or name", cobra.MaximumNArgs(1), func(ctx context.Context, args []string) error {
-		cl, err := a.connect()
+	cmd := console.Command("list [TASK]", "List tasks, or those with a text in their ID or name", cobra.MaximumNArgs(1), func(ctx context.Context, args []string) error {
+		cl, err := a.Connect()
 		if err != nil {
 			return err
 		}
@@ -120,7 +121,7 @@ func (a *app) taskList() *cobra.Command {
 		}
 		switch {
 		case asJSON:
-			return a.json(list)
+			return a.JSON(list)
 		case quiet:
 			for _, t := range list {
 				fmt.Fprintln(a.Stdout, t.ID)
@@ -132,7 +133,7 @@ func (a *app) taskList() *cobra.Command {
 			state := strings.TrimPrefix(t.State, "TASK_")[:1]
 			rows = append(rows, []string{t.Name, orDash(t.Host), t.User, state, t.ID, t.AgentID, orDash(t.Region), orDash(t.Zone)})
 		}
-		a.table([]string{"NAME", "HOST", "USER", "STATE", "ID", "AGENT ID", "REGION", "ZONE"}, rows)
+		a.Table([]string{"NAME", "HOST", "USER", "STATE", "ID", "AGENT ID", "REGION", "ZONE"}, rows)
 		return nil
 	})
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
@@ -145,8 +146,8 @@ func (a *app) taskList() *cobra.Command {
 func (a *app) taskLog() *cobra.Command {
 	var follow, completed bool
 	var lines int
-	cmd := command("log TASK [FILE]", "Print the end of a task's output: stdout, stderr or another file of its sandbox", cobra.RangeArgs(1, 2), func(ctx context.Context, args []string) error {
-		cl, err := a.connect()
+	cmd := console.Command("log TASK [FILE]", "Print the end of a task's output: stdout, stderr or another file of its sandbox", cobra.RangeArgs(1, 2), func(ctx context.Context, args []string) error {
+		cl, err := a.Connect()
 		if err != nil {
 			return err
 		}
@@ -199,7 +200,7 @@ func (a *app) printLogs(ctx context.Context, logs []*logFile, lines int, follow 
 		show(l, b)
 	}
 	for follow {
-		if err := pause(ctx, time.Second); err != nil {
+		if err := console.Pause(ctx, time.Second); err != nil {
 			return nil // interrupted, which is how following ends
 		}
 		for _, l := range logs {

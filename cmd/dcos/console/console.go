@@ -1,0 +1,186 @@
+// Package console is what every command of dcos has: the streams of its run,
+// the cluster that it talks to, and ways to print, to ask, and to read what a
+// person wrote.
+package console
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"dcos.example/dcos/cmd/dcos/client"
+	"dcos.example/dcos/cmd/dcos/profile"
+	"dcos.example/dcos/runtime/fault"
+)
+
+// Env is what a run of the program sees of the world.
+type Env struct {
+	Args           []string
+	Stdin          io.Reader
+	Stdout, Stderr io.Writer
+	Getenv         func(string) string
+}
+
+// Console is one run of the program.
+type Console struct {
+	Env
+	Log *slog.Logger
+}
+
+// failure marks an error of a command that ran, to tell it from cobra's own
+// errors, which are all about usage.
+type failure struct{ error }
+
+func (f failure) Unwrap() error { return f.error }
+
+// Ran reports whether err is of a command that ran, and not of its usage.
+func Ran(err error) bool {
+	_, ok := errors.AsType[failure](err)
+	return ok
+}
+
+// Group is a command that only has subcommands.
+func Group(use, short string, subs ...*cobra.Command) *cobra.Command {
+	cmd := &cobra.Command{Use: use, Short: short, Args: cobra.ArbitraryArgs, RunE: func(cmd *cobra.Command, args []string) error {
+		if len(args) > 0 {
+			return fmt.Errorf("`%s` has no subcommand %q; see `%s --help`", cmd.CommandPath(), args[0], cmd.CommandPath())
+		}
+		return cmd.Help()
+	}}
+	cmd.AddCommand(subs...)
+	return cmd
+}
+
+// Command is one that does something.
+func Command(use, short string, args cobra.PositionalArgs, run func(ctx context.Context, args []string) error) *cobra.Command {
+	return &cobra.Command{Use: use, Short: short, Args: args, RunE: func(cmd *cobra.Command, args []string) error {
+		if err := run(cmd.Context(), args); err != nil {
+			return failure{err}
+		}
+		return nil
+	}}
+}
+
+// Connect returns a client of the cluster that commands talk to.
+func (c *Console) Connect() (*client.Client, error) {
+	store, err := profile.Open(c.Getenv)
+	if err != nil {
+		return nil, err
+	}
+	cluster, err := store.Current()
+	if err != nil {
+		return nil, err
+	}
+	return client.New(cluster, c.Log)
+}
+
+// Table prints rows in columns.
+func (c *Console) Table(header []string, rows [][]string) {
+	tw := tabwriter.NewWriter(c.Stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(tw, strings.Join(header, "\t"))
+	for _, r := range rows {
+		fmt.Fprintln(tw, strings.Join(r, "\t"))
+	}
+	_ = tw.Flush() // standard output is gone: nobody to tell
+}
+
+// JSON prints v for programs.
+func (c *Console) JSON(v any) error {
+	enc := json.NewEncoder(c.Stdout)
+	enc.SetIndent("", "  ")
+	enc.SetEscapeHTML(false)
+	return enc.Encode(v)
+}
+
+// Terminal returns the file descriptor of standard input if it is a terminal.
+func (c *Console) Terminal() (int, bool) {
+	f, ok := c.Stdin.(*os.File)
+	if !ok {
+		return 0, false
+	}
+	return int(f.Fd()), term.IsTerminal(int(f.Fd()))
+}
+
+// Prompt asks a person; secret input is not shown.
+func (c *Console) Prompt(question string, secret bool) (string, error) {
+	fd, ok := c.Terminal()
+	if !ok {
+		return "", fault.Newf("ask for "+strings.ToLower(question), fault.Invalid, "standard input is no terminal")
+	}
+	fmt.Fprint(c.Stderr, question+": ")
+	if secret {
+		b, err := term.ReadPassword(fd)
+		fmt.Fprintln(c.Stderr)
+		return string(b), err
+	}
+	// One byte at a time: what follows the line belongs to whoever reads next.
+	var line []byte
+	for b := make([]byte, 1); ; {
+		n, err := c.Stdin.Read(b)
+		if n == 1 && b[0] == '\n' {
+			return strings.TrimRight(string(line), "\r"), nil
+		}
+		if err != nil {
+			return "", fault.New("read answer", fault.Invalid, err)
+		}
+		line = append(line, b[:n]...)
+	}
+}
+
+// Input reads a file, or standard input when there is none or it is "-".
+func (c *Console) Input(args []string) ([]byte, error) {
+	if len(args) == 0 || args[0] == "-" {
+		b, err := io.ReadAll(c.Stdin)
+		if err != nil {
+			return nil, fault.New("read standard input", fault.Invalid, err)
+		}
+		return b, nil
+	}
+	b, err := os.ReadFile(args[0])
+	if err != nil {
+		return nil, fault.New("read file", fault.Invalid, err)
+	}
+	return b, nil
+}
+
+// CheckJSON says where a JSON text is broken before it is sent.
+func CheckJSON(name string, b []byte) error {
+	var v any
+	err := json.Unmarshal(b, &v)
+	if err == nil {
+		return nil
+	}
+	op := "read " + name
+	if len(b) == 0 {
+		return fault.Newf(op, fault.Invalid, "it is empty")
+	}
+	if se, ok := errors.AsType[*json.SyntaxError](err); ok {
+		before := string(b[:min(int(se.Offset), len(b))])
+		line := strings.Count(before, "\n") + 1
+		column := len(before) - strings.LastIndex(before, "\n") - 1
+		return fault.Newf(op, fault.Invalid, "line %d, column %d: %w", line, column, err)
+	}
+	return fault.New(op, fault.Invalid, err)
+}
+
+// Pause waits for d, or for the end of ctx.
+func Pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
