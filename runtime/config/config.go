@@ -38,6 +38,9 @@ const (
 	AdminHashFile  = EtcDir + "/pki/admin.json" // masters only: first user {"uid","password_hash"}
 	ContainerdConf = EtcDir + "/containerd.toml"
 	ContainerdSock = RunDir + "/containerd.sock"
+
+	RegistryDir = VarDir + "/registry"      // masters only: the images of the cluster's registry
+	PackagesDir = CurrentLink + "/packages" // masters only: what the release brings of packages
 )
 
 // Units that genconf renders and the installer starts, in start order.
@@ -57,7 +60,13 @@ const (
 	PortOrchestrator = 8080
 	PortEtcdPeer     = 2380
 	PortDNS          = 53
+	PortRegistry     = 5000
 )
+
+// RegistryHost is the host in the names of images that the cluster's own
+// registry serves. Agents reach it at the masters, on PortRegistry, and
+// nobody needs to resolve it.
+const RegistryHost = "registry.dcos"
 
 // DNSAddr is the address on every host's loopback where its DNS server
 // listens; it is the one DC/OS used, so images that name it keep working.

@@ -244,16 +244,20 @@ func MasterRequest(name string, addr netip.Addr) Request {
 	return Request{
 		Role:  RoleMaster,
 		Name:  name,
-		Names: []string{"localhost", "leader.mesos", MasterName, "leader.dcos.thisdcos.directory", "master.dcos.thisdcos.directory"},
+		Names: []string{"localhost", "leader.mesos", MasterName, "leader.dcos.thisdcos.directory", "master.dcos.thisdcos.directory", registryName},
 		Addrs: []netip.Addr{addr, netip.MustParseAddr("127.0.0.1")},
 	}
 }
+
+// registryName is what images of the cluster's registry call their host, and
+// agents dial it by.
+const registryName = "registry.dcos"
 
 // reserved reports whether a host may not be called name: the cluster's own
 // domains are for masters and for what the cluster's DNS says.
 func reserved(name string) bool {
 	name = strings.ToLower(name)
-	for _, domain := range []string{"mesos", "thisdcos.directory", "localhost"} {
+	for _, domain := range []string{"mesos", "thisdcos.directory", "localhost", registryName} {
 		if name == domain || strings.HasSuffix(name, "."+domain) {
 			return true
 		}
