@@ -15,6 +15,7 @@ import (
 	"go.etcd.io/etcd/server/v3/storage/backend"
 	"go.etcd.io/etcd/server/v3/storage/schema"
 	"go.etcd.io/etcd/server/v3/storage/wal"
+	"go.etcd.io/etcd/server/v3/storage/wal/walpb"
 	"go.uber.org/zap"
 	"google.golang.org/protobuf/proto"
 
@@ -32,25 +33,37 @@ func dir(dataDir string) string { return filepath.Join(dataDir, "etcd") }
 
 func database(dataDir string) string { return filepath.Join(dir(dataDir), "member", "snap", "db") }
 
-// Inspect reads the data in dataDir. Without any it is fault.NotFound. It must
-// not be called while the member runs.
-func Inspect(dataDir string) (d Disk, err error) {
-	const op = "read the store's files"
+// openLog opens the log of a stopped member where its last snapshot was taken.
+// Without a log it is fault.NotFound.
+func openLog(dataDir string, open func(*zap.Logger, string, *walpb.Snapshot) (*wal.WAL, error)) (*wal.WAL, error) {
 	logs := filepath.Join(dir(dataDir), "member", "wal")
+	op := "open the log in " + logs
 	if !wal.Exist(logs) {
-		return d, fault.Newf(op, fault.NotFound, "%s holds no data", dir(dataDir))
+		return nil, fault.Newf(op, fault.NotFound, "%s holds no data", dir(dataDir))
 	}
 	lg := zap.NewNop()
 	snaps, err := wal.ValidSnapshotEntries(lg, logs)
 	if err != nil {
-		return d, fault.New(op, fault.Internal, err)
+		return nil, fault.New(op, fault.Internal, err)
 	}
 	if len(snaps) == 0 {
-		return d, fault.Newf(op, fault.Internal, "%s has no beginning", logs)
+		return nil, fault.Newf(op, fault.Internal, "it has no beginning")
 	}
-	w, err := wal.OpenForRead(lg, logs, snaps[len(snaps)-1])
+	w, err := open(lg, logs, snaps[len(snaps)-1])
 	if err != nil {
-		return d, fault.New(op, fault.Internal, err)
+		return nil, fault.New(op, fault.Internal, err)
+	}
+	return w, nil
+}
+
+// Inspect reads the data in dataDir. Without any it is fault.NotFound. It must
+// not be called while the member runs.
+func Inspect(dataDir string) (d Disk, err error) {
+	const op = "read the store's files"
+	lg := zap.NewNop()
+	w, err := openLog(dataDir, wal.OpenForRead)
+	if err != nil {
+		return d, fault.New(op, fault.KindOf(err), err)
 	}
 	defer w.Close() // its error says only that there was nothing to write
 	raw, _, _, err := w.ReadAll()
@@ -118,11 +131,44 @@ func SetAside(dataDir string, now time.Time) (string, error) {
 	return to, nil
 }
 
+// agreeToAll marks everything in the log of a stopped member as agreed upon.
+// Started alone, etcd would drop what the member has without having heard that
+// a majority has it too, although the writer may have: a follower learns of
+// the last agreement with the next message of the leader, and notes it on disk
+// only with its next entry.
+func agreeToAll(dataDir string) (err error) {
+	const op = "agree to all of the log"
+	w, err := openLog(dataDir, wal.Open)
+	if err != nil {
+		return fault.New(op, fault.KindOf(err), err)
+	}
+	defer func() { err = errors.Join(err, w.Close()) }()
+	_, hard, entries, err := w.ReadAll()
+	if err != nil {
+		return fault.New(op, fault.Internal, err)
+	}
+	if len(entries) == 0 || entries[len(entries)-1].GetIndex() <= hard.GetCommit() {
+		return nil
+	}
+	hard.Commit = entries[len(entries)-1].Index
+	if err := w.Save(hard, nil); err != nil {
+		return fault.New(op, fault.Internal, err)
+	}
+	if err := w.Sync(); err != nil {
+		return fault.New(op, fault.Internal, err)
+	}
+	return nil
+}
+
 // Recover makes the stopped member o.Self the only one of its ensemble, with
-// what it holds. What it had not received is lost. Then it runs alone, for
-// write to note what happened.
+// all that it holds. What it had not received is lost; what it had received
+// and no majority had is kept. Then it runs alone, for write to note what
+// happened.
 func Recover(ctx context.Context, o Options, write func(context.Context, *Member) error) error {
 	const op = "make this master the only one"
+	if err := agreeToAll(o.DataDir); err != nil {
+		return fault.New(op, fault.KindOf(err), err)
+	}
 	cfg := configure(o)
 	cfg.ForceNewCluster = true
 	// The others shall neither reach it nor be told anything now.

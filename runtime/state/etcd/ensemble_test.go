@@ -5,9 +5,16 @@ import (
 	"errors"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
+
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/server/v3/storage/wal"
+	"go.etcd.io/raft/v3/raftpb"
+	"go.uber.org/zap"
+	"google.golang.org/protobuf/proto"
 
 	"dcos.example/dcos/runtime/fault"
 	"dcos.example/dcos/runtime/state"
@@ -191,6 +198,52 @@ func TestAddressesChange(t *testing.T) {
 			}
 			return nil
 		})
+	}
+}
+
+// TestRecoverKeepsWhatWasNotAgreed: the member was killed between writing an
+// entry and hearing that the others have it. Only it is left to say so.
+func TestRecoverKeepsWhatWasNotAgreed(t *testing.T) {
+	t.Parallel()
+	o := options(t, peers(t, 1)[0], t.TempDir())
+	m, err := etcd.Start(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, m, "1")
+	stop(t, m)
+	logs := filepath.Join(o.DataDir, "etcd", "member", "wal")
+	snaps, err := wal.ValidSnapshotEntries(zap.NewNop(), logs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := wal.Open(zap.NewNop(), logs, snaps[len(snaps)-1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, hard, entries, err := w.ReadAll()
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := proto.Marshal(&etcdserverpb.InternalRaftRequest{
+		Header: &etcdserverpb.RequestHeader{ID: 1}, Put: &etcdserverpb.PutRequest{Key: []byte("/dcos/v1/app/2"), Value: []byte("2")},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	index := entries[len(entries)-1].GetIndex() + 1
+	if err := w.Save(hard, []*raftpb.Entry{{Term: hard.Term, Index: &index, Type: raftpb.EntryNormal.Enum(), Data: data}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := etcd.Recover(t.Context(), o, func(_ context.Context, m *etcd.Member) error {
+		has(t, m, "1")
+		has(t, m, "2")
+		return nil
+	}); err != nil {
+		t.Fatal(err)
 	}
 }
 
