@@ -28,6 +28,7 @@ var allow = map[string][]string{
 	"runtime/api/agentlink": {"runtime/api/mesos"},
 	"runtime/api/wire":      {"runtime/fault"},
 	"runtime/api/marathon":  {},
+	"runtime/api/service":   {},
 	"runtime/resource":      {"runtime/fault", "runtime/api/mesos"},
 	"runtime/task":          {"runtime/api/mesos"},
 	"runtime/password":      {"runtime/fault"},
@@ -103,7 +104,7 @@ var allow = map[string][]string{
 // owners lists libraries that exactly these packages may import: what would
 // spread through the code otherwise.
 var owners = map[string][]string{
-	"go.yaml.in/yaml/v3":                  {"installer/dcosconfig"},
+	"go.yaml.in/yaml/v3":                  {"installer/dcosconfig", "runtime/api/service"},
 	"aead.dev/minisign":                   {"installer/bundle"},
 	"github.com/CycloneDX/":               {"installer/bundle/sbom"},
 	"go.etcd.io/":                         {"runtime/state/etcd"},
