@@ -28,6 +28,7 @@ var allow = map[string][]string{
 	"runtime/api/agentlink": {"runtime/api/mesos"},
 	"runtime/api/wire":      {"runtime/fault"},
 	"runtime/api/marathon":  {},
+	"runtime/api/cosmos":    {},
 	"runtime/api/service":   {},
 	"runtime/resource":      {"runtime/fault", "runtime/api/mesos"},
 	"runtime/task":          {"runtime/api/mesos"},
@@ -59,6 +60,7 @@ var allow = map[string][]string{
 	"runtime/balancer":     {"runtime/fault", "runtime/feed"},
 	"runtime/dns":          {"runtime/fault", "runtime/feed"},
 	"runtime/identity":     {"runtime/fault", "runtime/state", "runtime/password"},
+	"runtime/catalog":      {"runtime/fault", "runtime/state"},
 	"runtime/backup":       {"runtime/fault", "runtime/config", "runtime/state", "runtime/deposit"},
 	"runtime/gateway":      {"runtime/fault", "runtime/config", "runtime/server", "runtime/feed", "runtime/task"},
 	// L5: the binaries.
