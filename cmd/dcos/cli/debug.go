@@ -12,7 +12,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/agext/levenshtein"
 	"github.com/spf13/cobra"
 
 	"dcos.example/dcos/cmd/dcos/client"
@@ -207,8 +206,8 @@ func (a *app) debugList() *cobra.Command {
 			if q.waits() {
 				wait = "True"
 			}
-			rows = append(rows, []string{q.App.ID, orDash(q.Since), strconv.Itoa(q.Count), wait, strconv.Itoa(q.Offers.Processed),
-				strconv.Itoa(q.Offers.Unused), orDash(q.Offers.LastUnused), orDash(q.Offers.LastUsed)})
+			rows = append(rows, []string{q.App.ID, console.OrDash(q.Since), strconv.Itoa(q.Count), wait, strconv.Itoa(q.Offers.Processed),
+				strconv.Itoa(q.Offers.Unused), console.OrDash(q.Offers.LastUnused), console.OrDash(q.Offers.LastUsed)})
 		}
 		a.Table([]string{"ID", "SINCE", "INSTANCES TO LAUNCH", "WAITING", "PROCESSED OFFERS", "UNUSED OFFERS", "LAST UNUSED OFFER", "LAST USED OFFER"}, rows)
 		return nil
@@ -315,7 +314,7 @@ func unknownFields(w io.Writer, body []byte) {
 	}
 	slices.Sort(wrong)
 	for _, name := range wrong {
-		fmt.Fprintf(w, "Warning: apps have no field %q; the cluster ignores it.%s\n", name, similar(name, known))
+		fmt.Fprintf(w, "Warning: apps have no field %q; the cluster ignores it.%s\n", name, console.Similar(name, known))
 	}
 }
 
@@ -332,20 +331,6 @@ func fieldNames(t reflect.Type) []string {
 		}
 	}
 	return out
-}
-
-// similar proposes the known name that differs least, if any is near.
-func similar(name string, known []string) string {
-	best, least := "", 3
-	for _, k := range known {
-		if d := levenshtein.Distance(strings.ToLower(name), strings.ToLower(k), nil); d < least {
-			best, least = k, d
-		}
-	}
-	if best == "" {
-		return ""
-	}
-	return fmt.Sprintf(" Did you mean %q?", best)
 }
 
 // mustExist fails when there is no such app: a PUT would make one.

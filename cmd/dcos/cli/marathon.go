@@ -295,7 +295,7 @@ func properties(list []string) ([]byte, error) {
 			v = value
 		}
 		if known := fieldNames(reflect.TypeFor[marathon.App]()); !slices.Contains(known, name) {
-			return nil, fault.Newf("read properties", fault.Invalid, "apps have no property %q.%s", name, similar(name, known))
+			return nil, fault.Newf("read properties", fault.Invalid, "apps have no property %q.%s", name, console.Similar(name, known))
 		}
 		m[name] = v
 	}
@@ -456,7 +456,7 @@ func (a *app) deploymentList() *cobra.Command {
 				acts = append(acts, cmp.Or(verbs[act.Action], act.Action))
 			}
 			rows = append(rows, []string{
-				orDash(strings.Join(d.AffectedApps, " ")), orDash(strings.Join(d.AffectedPods, " ")), orDash(strings.Join(acts, " ")),
+				console.OrDash(strings.Join(d.AffectedApps, " ")), console.OrDash(strings.Join(d.AffectedPods, " ")), console.OrDash(strings.Join(acts, " ")),
 				fmt.Sprintf("%d/%d", d.CurrentStep, d.TotalSteps), d.ID,
 			})
 		}
@@ -580,7 +580,7 @@ func (a *app) appTasks() *cobra.Command {
 					healthy = "False"
 				}
 			}
-			rows = append(rows, []string{t.AppID, healthy, orDash(t.StartedAt), t.Host, t.ID})
+			rows = append(rows, []string{t.AppID, healthy, console.OrDash(t.StartedAt), t.Host, t.ID})
 		}
 		a.Table([]string{"APP", "HEALTHY", "STARTED", "HOST", "ID"}, rows)
 		return nil

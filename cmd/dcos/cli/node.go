@@ -47,7 +47,7 @@ func (a *app) nodeList() *cobra.Command {
 		}
 		var rows [][]string
 		for _, n := range nodes {
-			rows = append(rows, []string{n.Hostname, orDash(n.IP), orDash(n.ID), n.Type, n.Status, orDash(n.Region), orDash(n.Zone)})
+			rows = append(rows, []string{n.Hostname, console.OrDash(n.IP), console.OrDash(n.ID), n.Type, n.Status, console.OrDash(n.Region), console.OrDash(n.Zone)})
 		}
 		a.Table([]string{"HOSTNAME", "IP", "ID", "TYPE", "STATUS", "REGION", "ZONE"}, rows)
 		return nil
@@ -158,13 +158,6 @@ func domain(d *mesos.DomainInfo) (region, zone string) {
 	return d.GetFaultDomain().GetRegion().GetName(), d.GetFaultDomain().GetZone().GetName()
 }
 
-func orDash(s string) string {
-	if s == "" {
-		return "-"
-	}
-	return s
-}
-
 func (a *app) serviceCmd() *cobra.Command {
 	var asJSON, inactive bool
 	list := console.Command("list", "List frameworks", cobra.NoArgs, func(ctx context.Context, _ []string) error {
@@ -223,7 +216,7 @@ func (a *app) serviceCmd() *cobra.Command {
 			if s.Active {
 				active = "True"
 			}
-			rows = append(rows, []string{s.Name, orDash(s.Host), active, fmt.Sprint(s.Tasks), fmt.Sprint(s.CPU), fmt.Sprint(s.Mem), fmt.Sprint(s.Disk), s.ID})
+			rows = append(rows, []string{s.Name, console.OrDash(s.Host), active, fmt.Sprint(s.Tasks), fmt.Sprint(s.CPU), fmt.Sprint(s.Mem), fmt.Sprint(s.Disk), s.ID})
 		}
 		a.Table([]string{"NAME", "HOST", "ACTIVE", "TASKS", "CPU", "MEM", "DISK", "ID"}, rows)
 		return nil

@@ -131,7 +131,7 @@ func (a *app) taskList() *cobra.Command {
 		var rows [][]string
 		for _, t := range list {
 			state := strings.TrimPrefix(t.State, "TASK_")[:1]
-			rows = append(rows, []string{t.Name, orDash(t.Host), t.User, state, t.ID, t.AgentID, orDash(t.Region), orDash(t.Zone)})
+			rows = append(rows, []string{t.Name, console.OrDash(t.Host), t.User, state, t.ID, t.AgentID, console.OrDash(t.Region), console.OrDash(t.Zone)})
 		}
 		a.Table([]string{"NAME", "HOST", "USER", "STATE", "ID", "AGENT ID", "REGION", "ZONE"}, rows)
 		return nil

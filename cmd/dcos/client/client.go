@@ -5,6 +5,7 @@ package client
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -239,7 +240,7 @@ func (c *Client) Refused(op string, resp *http.Response) error {
 	if err != nil {
 		b = []byte(err.Error())
 	}
-	text := message(resp, b)
+	text := refusal(resp, b)
 	switch resp.StatusCode {
 	case http.StatusUnauthorized:
 		if c.cluster.Token == "" {
@@ -247,54 +248,81 @@ func (c *Client) Refused(op string, resp *http.Response) error {
 		}
 		return fault.Newf(op, fault.Denied, "the session at %s has ended; run `dcos auth login`", c.cluster.URL)
 	case http.StatusForbidden:
-		return fault.Newf(op, fault.Denied, "%s", text)
+		return fault.Newf(op, fault.Denied, "%w", text)
 	case http.StatusBadRequest, http.StatusUnprocessableEntity:
-		return fault.Newf(op, fault.Invalid, "%s", text)
+		return fault.Newf(op, fault.Invalid, "%w", text)
 	case http.StatusNotFound:
-		return fault.Newf(op, fault.NotFound, "%s", text)
+		return fault.Newf(op, fault.NotFound, "%w", text)
 	case http.StatusConflict:
-		return fault.Newf(op, fault.Conflict, "%s", text)
+		return fault.Newf(op, fault.Conflict, "%w", text)
 	case http.StatusTooManyRequests:
-		return fault.Newf(op, fault.Exhausted, "%s", text)
+		return fault.Newf(op, fault.Exhausted, "%w", text)
 	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
-		return fault.Newf(op, fault.Unavailable, "%s", text)
+		return fault.Newf(op, fault.Unavailable, "%w", text)
 	}
-	return fault.Newf(op, fault.Internal, "%s answers %s: %s", c.cluster.URL, resp.Status, text)
+	return fault.Newf(op, fault.Internal, "%s answers %s: %w", c.cluster.URL, resp.Status, text)
 }
 
-// message finds the text of an error answer: Marathon's with its details,
-// the identity service's, or what was sent.
-func message(resp *http.Response, b []byte) string {
+// Refusal is what an answer that is no success says.
+type Refusal struct {
+	Status int
+	Type   string // the catalog's name of the error: "PackageNotFound"
+	Text   string
+}
+
+func (r *Refusal) Error() string { return r.Text }
+
+// refusal finds the text of an error answer: Marathon's with its details, the
+// catalog's and the operator's with their errors, the identity service's, or
+// what was sent.
+func refusal(resp *http.Response, b []byte) *Refusal {
+	type item struct {
+		Path     string   `json:"path"`
+		Errors   []string `json:"errors"`
+		Message  string   `json:"message"`
+		Instance struct {
+			Pointer string `json:"pointer"`
+		} `json:"instance"`
+	}
 	var e struct {
+		Type        string          `json:"type"`
 		Message     string          `json:"message"`
 		Description string          `json:"description"`
 		Details     json.RawMessage `json:"details"`
+		Errors      []item          `json:"errors"`
+		Data        json.RawMessage `json:"data"`
 	}
+	r := &Refusal{Status: resp.StatusCode}
 	if json.Unmarshal(b, &e) != nil || e.Message == "" && e.Description == "" {
-		if text := strings.TrimSpace(string(b)); text != "" && !strings.HasPrefix(text, "<") {
-			return text
+		if r.Text = strings.TrimSpace(string(b)); r.Text == "" || strings.HasPrefix(r.Text, "<") {
+			r.Text = resp.Status
 		}
-		return resp.Status
+		return r
 	}
-	text := e.Message + e.Description
-	var list []struct {
-		Path   string   `json:"path"`
-		Errors []string `json:"errors"`
+	r.Type, r.Text = e.Type, e.Message+e.Description
+	items := e.Errors
+	var details []item
+	if json.Unmarshal(e.Details, &details) == nil {
+		items = append(items, details...)
+	}
+	var data struct {
+		Errors []item `json:"errors"`
+	}
+	if json.Unmarshal(e.Data, &data) == nil {
+		items = append(items, data.Errors...)
+	}
+	for _, it := range items {
+		why := strings.Join(it.Errors, "; ")
+		if why == "" {
+			why = it.Message
+		}
+		r.Text += fmt.Sprintf("\n  %s: %s", cmp.Or(it.Path, it.Instance.Pointer, "/"), why)
 	}
 	var one string
-	switch {
-	case json.Unmarshal(e.Details, &list) == nil:
-		for _, d := range list {
-			path := d.Path
-			if path == "" {
-				path = "/"
-			}
-			text += fmt.Sprintf("\n  %s: %s", path, strings.Join(d.Errors, "; "))
-		}
-	case json.Unmarshal(e.Details, &one) == nil && one != "":
-		text += "\n  " + one
+	if json.Unmarshal(e.Details, &one) == nil && one != "" {
+		r.Text += "\n  " + one
 	}
-	return text
+	return r
 }
 
 // Master calls the operator API of the leading master.

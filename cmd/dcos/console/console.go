@@ -4,6 +4,7 @@
 package console
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -15,6 +16,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/agext/levenshtein"
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
@@ -137,6 +139,29 @@ func (c *Console) Prompt(question string, secret bool) (string, error) {
 	}
 }
 
+// Interactive reports whether a person watches: standard output is a terminal.
+func (c *Console) Interactive() bool {
+	f, ok := c.Stdout.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// Confirm asks a person for want and is an error for anything else. Without a
+// terminal nobody can be asked: --yes says it all.
+func (c *Console) Confirm(question, want string) error {
+	const op = "ask for confirmation"
+	if _, ok := c.Terminal(); !ok {
+		return fault.Newf(op, fault.Invalid, "standard input is no terminal; --yes goes on without asking")
+	}
+	answer, err := c.Prompt(question, false)
+	if err != nil {
+		return err
+	}
+	if answer = strings.TrimSpace(answer); answer != want && !(want == "yes" && strings.EqualFold(answer, "y")) {
+		return fault.Newf(op, fault.Denied, "%q is not %q: nothing was done", answer, want)
+	}
+	return nil
+}
+
 // Input reads a file, or standard input when there is none or it is "-".
 func (c *Console) Input(args []string) ([]byte, error) {
 	if len(args) == 0 || args[0] == "-" {
@@ -183,4 +208,50 @@ func Pause(ctx context.Context, d time.Duration) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// Similar proposes the known name that differs least, if any is near.
+func Similar(name string, known []string) string {
+	best, least := "", 3
+	for _, k := range known {
+		if d := levenshtein.Distance(strings.ToLower(name), strings.ToLower(k), nil); d < least {
+			best, least = k, d
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return fmt.Sprintf(" Did you mean %q?", best)
+}
+
+// OrDash shows that there is nothing.
+func OrDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+// JSONObject reads a file that holds one JSON object, or says where it does
+// not.
+func JSONObject(name string) (map[string]any, error) {
+	op := "read " + name
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return nil, fault.New(op, fault.Invalid, err)
+	}
+	if err := CheckJSON(name, b); err != nil {
+		return nil, err
+	}
+	dec := json.NewDecoder(bytes.NewReader(b))
+	dec.UseNumber() // as they were written
+	var v any
+	if err := dec.Decode(&v); err != nil {
+		return nil, fault.New(op, fault.Invalid, err)
+	}
+	m, ok := v.(map[string]any)
+	if !ok {
+		return nil, fault.Newf(op, fault.Invalid, "line 1, column 1: it must be an object: { … }")
+	}
+	return m, nil
 }
