@@ -57,6 +57,7 @@ var allow = map[string][]string{
 	"runtime/master":       {"runtime/fault", "runtime/config", "runtime/api", "runtime/resource", "runtime/task", "runtime/state", "runtime/leader", "runtime/allocator", "runtime/pki"},
 	"runtime/agent":        {"runtime/fault", "runtime/config", "runtime/api", "runtime/resource", "runtime/task"},
 	"runtime/orchestrator": {"runtime/fault", "runtime/api", "runtime/resource", "runtime/task", "runtime/state", "runtime/framework"},
+	"runtime/service":      {"runtime/fault", "runtime/api", "runtime/state"},
 	"runtime/balancer":     {"runtime/fault", "runtime/feed"},
 	"runtime/dns":          {"runtime/fault", "runtime/feed"},
 	"runtime/identity":     {"runtime/fault", "runtime/state", "runtime/password"},
