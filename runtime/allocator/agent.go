@@ -69,18 +69,30 @@ func (a *Allocator) UpdateAgent(id task.AgentID, total resource.Resources) {
 func (a *Allocator) setTotal(ag *agent, total resource.Resources) {
 	ag.Total = total
 	a.addTotal(total, 1)
-	ag.plain, ag.gpus = true, total.Scalar(resource.GPUs) > 0
-	for it := range total.All() {
-		if it.Reserved() || it.Revocable() || it.Shared() {
-			ag.plain = false
-		}
-	}
-	ag.free = total
-	for _, h := range ag.ledger {
-		ag.free = ag.free.Sub(h.res)
-	}
+	ag.gpus = total.Scalar(resource.GPUs) > 0
+	ag.plain = isPlain(total)
+	ag.recount()
 	a.stale = true
 	a.mark(ag)
+}
+
+// isPlain reports whether everybody may use all of r.
+func isPlain(r resource.Resources) bool {
+	for it := range r.All() {
+		if it.Reserved() || it.Revocable() || it.Shared() {
+			return false
+		}
+	}
+	return true
+}
+
+// recount makes free what the books leave of the total, in O(holdings·entries).
+// Shared volumes are always free: who uses one takes nothing from others.
+func (ag *agent) recount() {
+	ag.free = ag.Total
+	for _, h := range ag.ledger {
+		ag.free = ag.free.Sub(h.res.Exclusive())
+	}
 }
 
 func (a *Allocator) addTotal(r resource.Resources, sign resource.Fixed) {
@@ -96,7 +108,7 @@ func (a *Allocator) RemoveAgent(id task.AgentID) {
 		return
 	}
 	for _, h := range ag.ledger {
-		a.charge(h.client.leaf, a.quantities(h.res), -1, false)
+		a.charge(h.client.leaf, a.quantities(h.res.Exclusive()), -1, false)
 	}
 	a.addTotal(ag.Total, -1)
 	a.stale = true
@@ -131,16 +143,44 @@ func (a *Allocator) Recover(now time.Time, id task.AgentID, framework task.Frame
 	})
 }
 
-// Replace turns resources the framework holds into others: an operation on an
-// offer, such as a reservation, which changes the agent's total too.
+// Replace turns resources that the framework holds, allocated to one role, into
+// others of the same quantities: an operation on an offer, such as a reservation,
+// which changes the agent's total too. What others turned down is remembered,
+// since nothing becomes free.
 func (a *Allocator) Replace(id task.AgentID, framework task.FrameworkID, from, to resource.Resources) {
+	a.split(id, framework, from, func(ag *agent, c *client, part resource.Resources) {
+		into := to.Unallocate()
+		i := slices.IndexFunc(ag.ledger, func(h holding) bool { return h.client == c })
+		if i < 0 || !ag.ledger[i].res.Contains(part) {
+			return // late news of an agent that has changed since
+		}
+		ag.ledger[i].res = ag.ledger[i].res.Sub(part).Add(into)
+		a.swapTotal(ag, part, into)
+		a.charge(c.leaf, a.quantities(part.Exclusive()), -1, false)
+		a.charge(c.leaf, a.quantities(into.Exclusive()), 1, false)
+	})
+}
+
+// Convert turns resources that nobody holds into others of the same quantities:
+// an operation of the cluster's operator. It reports false, and changes nothing,
+// when they are not free.
+func (a *Allocator) Convert(id task.AgentID, from, to resource.Resources) bool {
 	ag := a.agents[id]
-	if ag == nil {
-		return
+	if ag == nil || !ag.free.Contains(from) {
+		return false
 	}
-	a.split(id, framework, from, func(ag *agent, c *client, part resource.Resources) { a.release(ag, c, part) })
-	a.UpdateAgent(id, ag.Total.Sub(from.Unallocate()).Add(to.Unallocate()))
-	a.Use(id, framework, to)
+	a.swapTotal(ag, from, to)
+	a.recheck(ag)
+	a.mark(ag)
+	return true
+}
+
+// swapTotal exchanges a part of what the agent has; the books have been changed
+// before. The sums over all agents stay.
+func (a *Allocator) swapTotal(ag *agent, from, to resource.Resources) {
+	ag.Total = ag.Total.Sub(from).Add(to)
+	ag.plain = isPlain(ag.Total)
+	ag.recount()
 }
 
 // split calls f for the part of r allocated to each role of the framework.
@@ -175,14 +215,14 @@ func (ag *agent) held(c *client) resource.Resources {
 
 // take books r as used by c.
 func (a *Allocator) take(ag *agent, c *client, r resource.Resources, offer bool) {
-	ag.free = ag.free.Sub(r)
+	ag.free = ag.free.Sub(r.Exclusive())
 	i := slices.IndexFunc(ag.ledger, func(h holding) bool { return h.client == c })
 	if i < 0 {
 		ag.ledger = append(ag.ledger, holding{c, r})
 	} else {
 		ag.ledger[i].res = ag.ledger[i].res.Add(r)
 	}
-	a.charge(c.leaf, a.quantities(r), 1, offer)
+	a.charge(c.leaf, a.quantities(r.Exclusive()), 1, offer)
 }
 
 // release books r as no longer used by c and forgets refusals of less than is
@@ -202,13 +242,12 @@ func (a *Allocator) release(ag *agent, c *client, r resource.Resources) {
 	} else {
 		ag.ledger[i].res = left
 	}
+	r = r.Exclusive()
 	a.charge(c.leaf, a.quantities(r), -1, false)
-	ag.free = ag.free.Add(r)
-	if !ag.Total.Contains(ag.free) { // over-committed after the agent shrank
-		ag.free = ag.Total
-		for _, h := range ag.ledger {
-			ag.free = ag.free.Sub(h.res)
-		}
+	// A volume comes back as its user wrote it, mounted elsewhere perhaps; an
+	// agent that shrank is over-committed.
+	if ag.free = ag.free.Add(r); !ag.plain || !ag.Total.Contains(ag.free) {
+		ag.recount()
 	}
 	a.recheck(ag)
 	a.mark(ag)

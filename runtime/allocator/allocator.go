@@ -14,6 +14,10 @@
 // round without a taker the agent rests for Options.Interval between offers,
 // which bounds the traffic of idle frameworks as Mesos' batch interval does.
 //
+// What is reserved is offered to its role and the roles below it only, ranked
+// like everything else. Shared volumes are part of each offer to whoever may use
+// them, as often as there are offers, and count towards nobody's share.
+//
 // Cost, with C clients (framework × role), A agents: an offer is O(depth·log C)
 // comparisons plus a memory move of at most 8·C bytes; an agent that nobody
 // wants is O(C) bit tests; an agent that did not change is free. Memory is C

@@ -2,6 +2,7 @@ package allocator
 
 import (
 	"container/heap"
+	"slices"
 	"time"
 
 	"dcos.example/dcos/runtime/resource"
@@ -47,9 +48,8 @@ func (a *Allocator) evaluate(ag *agent, now time.Time, offers []Offer) []Offer {
 		return offers
 	}
 	a.sweep(ag, now)
-	w := walker{a: a, ag: ag}
 	for a.worthwhile(ag.free) {
-		c, r := w.first(a.root)
+		c, r := a.walk(ag)
 		if c == nil {
 			break
 		}
@@ -140,9 +140,22 @@ func (a *Allocator) nextTry(ag *agent, now time.Time) time.Time {
 	return t
 }
 
-// worthwhile reports whether r is enough for an offer.
+// worthwhile reports whether r is enough for an offer. What somebody reserved
+// at run time is, however little: who reserved it may want to use what is left,
+// or to give it up.
 func (a *Allocator) worthwhile(r resource.Resources) bool {
-	return !r.Empty() && (r.Scalar(resource.CPUs) >= a.opt.MinCPUs || r.Scalar(resource.Mem) >= a.opt.MinMem)
+	if r.Empty() {
+		return false
+	}
+	if r.Scalar(resource.CPUs) >= a.opt.MinCPUs || r.Scalar(resource.Mem) >= a.opt.MinMem {
+		return true
+	}
+	for it := range r.All() {
+		if it.Dynamic() && !it.Shared() {
+			return true
+		}
+	}
+	return false
 }
 
 // walker finds the first client, in the order of shares, that can be offered
@@ -150,11 +163,26 @@ func (a *Allocator) worthwhile(r resource.Resources) bool {
 type walker struct {
 	a  *Allocator
 	ag *agent
+	// only are the roles for whose sake there is something left, nil: for all.
+	// It spares looking at every client of a large cluster for the sake of a
+	// reservation that one of them can use.
+	only []string
+}
+
+func (a *Allocator) walk(ag *agent) (*client, resource.Resources) {
+	w := walker{a: a, ag: ag}
+	if !ag.plain && !a.worthwhile(ag.free.Unreserved()) {
+		w.only = ag.free.ReservedRoles()
+	}
+	return w.first(a.root)
 }
 
 func (w *walker) first(n *node) (*client, resource.Resources) {
 	for _, k := range n.kids {
 		if k.client == nil {
+			if w.only != nil && k.path != "" && !slices.ContainsFunc(w.only, k.related) {
+				continue
+			}
 			if c, r := w.first(k); c != nil {
 				return c, r
 			}
@@ -168,6 +196,11 @@ func (w *walker) first(n *node) (*client, resource.Resources) {
 		}
 	}
 	return nil, resource.Resources{}
+}
+
+// related reports whether role is n, above or below it.
+func (n *node) related(role string) bool {
+	return role == n.path || resource.IsAncestor(role, n.path) || resource.IsAncestor(n.path, role)
 }
 
 // offerable returns what of ag's free resources c may be offered.
@@ -243,7 +276,7 @@ func (a *Allocator) Stats() Stats {
 	}
 	for _, ag := range a.order {
 		for _, h := range ag.ledger {
-			for d, v := range a.quantities(h.res) {
+			for d, v := range a.quantities(h.res.Exclusive()) {
 				s.Used[a.names[d]] += v
 			}
 		}

@@ -61,6 +61,7 @@ func (a *Allocator) virtualLeaf(role string) *node { return a.role(role).leaf }
 func (a *Allocator) activate(n *node) {
 	for ; n.parent != nil && !n.active; n = n.parent {
 		n.active = true
+		n.share = a.shareOf(n) // totals may have changed while nobody looked
 		a.insert(n)
 	}
 }

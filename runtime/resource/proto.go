@@ -15,7 +15,7 @@ import (
 
 //lint:file-ignore SA1019 Reads and writes the form before reservation refinement, too.
 
-// seal computes m's canonical key and returns it, or nil when m is empty.
+// seal computes m's canonical key and returns m, or nil when m is empty.
 func seal(m meta) *meta {
 	m.key, m.atomic = "", false
 	if len(m.reservations) == 0 && m.provider == "" && !m.revocable && !m.shared && m.disk == nil {
@@ -23,6 +23,14 @@ func seal(m meta) *meta {
 	}
 	p := &mesos.Resource{Name: proto.String(""), Type: mesos.Value_SCALAR.Enum()}
 	m.put(p)
+	if id := m.disk.GetPersistence().GetId(); id != "" || m.disk.GetVolume() != nil {
+		// As in Mesos, where a task mounts a volume and who made it are no part
+		// of what the volume is.
+		p.Disk = &mesos.Resource_DiskInfo{Source: m.disk.GetSource()}
+		if id != "" {
+			p.Disk.Persistence = &mesos.Resource_DiskInfo_Persistence{Id: proto.String(id)}
+		}
+	}
 	for _, r := range p.Reservations { // labels are a multiset
 		if l := r.GetLabels(); len(l.GetLabels()) > 1 {
 			l = proto.CloneOf(l)

@@ -95,6 +95,21 @@ func (r Resources) NonRevocable() Resources {
 	return r.Filter(func(i Item) bool { return !i.Revocable() })
 }
 
+// Distinct returns r with each shared volume once, however many copies of it
+// are in use.
+func (r Resources) Distinct() Resources {
+	if !slices.ContainsFunc(r.items, Item.Shared) {
+		return r
+	}
+	return Resources{slices.CompactFunc(slices.Clone(r.items), func(a, b Item) bool {
+		return a.Shared() && compare(&a, &b) == 0
+	})}
+}
+
+// Exclusive returns what of r only one can have at a time: all but shared
+// volumes.
+func (r Resources) Exclusive() Resources { return r.Filter(func(i Item) bool { return !i.Shared() }) }
+
 // Checkpointed returns what an agent must keep on disk: dynamic reservations
 // and persistent volumes.
 func (r Resources) Checkpointed() Resources {
