@@ -48,7 +48,8 @@ var allow = map[string][]string{
 	"runtime/feed":       {"runtime/fault", "runtime/api", "runtime/task", "runtime/framework"},
 	// L3: deciders. They see values only.
 	"runtime/allocator":               {"runtime/resource", "runtime/task"},
-	"runtime/orchestrator/spec":       {"runtime/fault", "runtime/api"},
+	"runtime/placement":               {"runtime/api/mesos", "runtime/resource"},
+	"runtime/orchestrator/spec":       {"runtime/fault", "runtime/api", "runtime/placement"},
 	"runtime/orchestrator/deployment": {"runtime/orchestrator/spec"},
 	"runtime/balancer/ruleset":        {"runtime/feed", "runtime/api"},
 	"runtime/dns/zone":                {"runtime/feed", "runtime/task"},
@@ -56,7 +57,7 @@ var allow = map[string][]string{
 	// L4: components, never each other.
 	"runtime/master":       {"runtime/fault", "runtime/config", "runtime/api", "runtime/resource", "runtime/task", "runtime/state", "runtime/leader", "runtime/allocator", "runtime/pki"},
 	"runtime/agent":        {"runtime/fault", "runtime/config", "runtime/api", "runtime/resource", "runtime/task"},
-	"runtime/orchestrator": {"runtime/fault", "runtime/api", "runtime/resource", "runtime/task", "runtime/state", "runtime/framework"},
+	"runtime/orchestrator": {"runtime/fault", "runtime/api", "runtime/resource", "runtime/task", "runtime/placement", "runtime/state", "runtime/framework"},
 	"runtime/service":      {"runtime/fault", "runtime/api", "runtime/state"},
 	"runtime/balancer":     {"runtime/fault", "runtime/feed"},
 	"runtime/dns":          {"runtime/fault", "runtime/feed"},

@@ -9,6 +9,7 @@ import (
 	"dcos.example/dcos/runtime/orchestrator/event"
 	"dcos.example/dcos/runtime/orchestrator/launch"
 	"dcos.example/dcos/runtime/orchestrator/spec"
+	"dcos.example/dcos/runtime/placement"
 )
 
 // mode is what is being done with an app.
@@ -288,7 +289,7 @@ func (a *app) view(old func(*instance) bool) deployment.View {
 			Since: i.rec.Launched.UnixNano(), Sick: i.st.Health.Known && !i.st.Health.Alive && !i.st.Health.FirstSuccess.IsZero(),
 		}
 		if a.active != nil {
-			in.Spread = launch.Spread(a.active.Constraints, i.rec.Place)
+			in.Spread = placement.Spread(a.active.Constraints, i.rec.Place)
 		}
 		if !old(i) {
 			v.Current = append(v.Current, in)

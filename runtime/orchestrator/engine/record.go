@@ -11,8 +11,8 @@ import (
 	"dcos.example/dcos/runtime/fault"
 	"dcos.example/dcos/runtime/orchestrator/deployment"
 	"dcos.example/dcos/runtime/orchestrator/health"
-	"dcos.example/dcos/runtime/orchestrator/launch"
 	"dcos.example/dcos/runtime/orchestrator/spec"
+	"dcos.example/dcos/runtime/placement"
 	"dcos.example/dcos/runtime/state"
 )
 
@@ -85,18 +85,18 @@ type deploymentStatusRecord struct {
 }
 
 type instanceRecord struct {
-	ID        string       `json:"id"`
-	Task      string       `json:"task"`
-	App       spec.AppID   `json:"app"`
-	Version   string       `json:"version"` // of the app at launch
-	Config    string       `json:"config"`  // its configuration: lastConfigChangeAt at launch
-	Agent     string       `json:"agent"`
-	Place     launch.Place `json:"place"`
-	HostPorts []int64      `json:"hostPorts,omitempty"`
-	Ports     []int64      `json:"ports,omitempty"` // where they are reached
-	Launched  time.Time    `json:"launched"`
-	Stop      string       `json:"stop,omitempty"`    // why it shall stop, "" to keep
-	Leaving   bool         `json:"leaving,omitempty"` // its agent is to be unavailable
+	ID        string          `json:"id"`
+	Task      string          `json:"task"`
+	App       spec.AppID      `json:"app"`
+	Version   string          `json:"version"` // of the app at launch
+	Config    string          `json:"config"`  // its configuration: lastConfigChangeAt at launch
+	Agent     string          `json:"agent"`
+	Place     placement.Place `json:"place"`
+	HostPorts []int64         `json:"hostPorts,omitempty"`
+	Ports     []int64         `json:"ports,omitempty"` // where they are reached
+	Launched  time.Time       `json:"launched"`
+	Stop      string          `json:"stop,omitempty"`    // why it shall stop, "" to keep
+	Leaving   bool            `json:"leaving,omitempty"` // its agent is to be unavailable
 }
 
 type instanceStatusRecord struct {

@@ -7,6 +7,7 @@ import (
 
 	"dcos.example/dcos/runtime/api/marathon"
 	"dcos.example/dcos/runtime/orchestrator/spec"
+	"dcos.example/dcos/runtime/placement"
 	"dcos.example/dcos/runtime/resource"
 )
 
@@ -40,8 +41,8 @@ func (r Reason) String() string { return reasonNames[r] }
 type Want struct {
 	App     *marathon.App
 	Count   int
-	OnAgent map[string]int // the app's instances by agent
-	Placed  []Place        // where they are; needed only when App has constraints
+	OnAgent map[string]int    // the app's instances by agent
+	Placed  []placement.Place // where they are; needed only when App has constraints
 }
 
 // Launch is one instance and the offer it takes its resources from.
@@ -104,12 +105,12 @@ func Match(offers []Offer, wants []Want, set Settings) ([]Launch, []Verdict) {
 
 // matcher places the instances of one Want.
 type matcher struct {
-	want        Want
-	set         Settings
-	roles       []string
-	ports       []int64 // host ports asked for: -1 none, 0 any
-	constraints []*constraint
-	anyRegion   bool
+	want      Want
+	set       Settings
+	roles     []string
+	ports     []int64 // host ports asked for: -1 none, 0 any
+	rules     placement.Rules
+	anyRegion bool
 }
 
 func newMatcher(w Want, set Settings) *matcher {
@@ -121,7 +122,7 @@ func newMatcher(w Want, set Settings) *matcher {
 	m.roles = slices.SortedFunc(slices.Values(m.roles), func(a, b string) int {
 		return cmp.Compare(b2i(a == resource.AnyRole), b2i(b == resource.AnyRole))
 	})
-	m.constraints = compile(w.App.Constraints, w.Placed)
+	m.rules = placement.Compile(w.App.Constraints, w.Placed)
 	m.anyRegion = set.HomeRegion == ""
 	for _, c := range w.App.Constraints {
 		m.anyRegion = m.anyRegion || c[0] == "@region"
@@ -175,21 +176,9 @@ func (c *candidates) load(i int) int {
 	return c.m.want.OnAgent[agent] + c.more[agent]
 }
 
-// group is how many instances share the offer's GROUP_BY values.
-func (c *candidates) group(i int) int {
-	n := 0
-	for _, k := range c.m.constraints {
-		if k.op == "GROUP_BY" {
-			v, _ := c.offers[i].value(k.field)
-			n += k.count[v]
-		}
-	}
-	return n
-}
-
 func (c *candidates) better(a, b int) bool {
 	return cmp.Or(
-		cmp.Compare(c.group(a), c.group(b)),
+		cmp.Compare(c.m.rules.Group(c.offers[a].Place), c.m.rules.Group(c.offers[b].Place)),
 		cmp.Compare(c.load(a), c.load(b)),
 		cmp.Compare(c.left[b].Scalar(resource.CPUs), c.left[a].Scalar(resource.CPUs)),
 		cmp.Compare(a, b),
@@ -231,16 +220,14 @@ func (m *matcher) place(offers []Offer, left []resource.Resources, refused map[i
 			l.Offer = i
 			out = append(out, l)
 			c.more[offers[i].Agent]++
-			for _, k := range m.constraints {
-				k.add(offers[i].Place)
-			}
+			m.rules.Add(offers[i].Place)
 			heap.Push(c, i)
 			placed = true
 		}
 		if !placed {
 			break
 		}
-		if len(m.constraints) > 0 {
+		if len(m.rules) > 0 {
 			// Groups have grown: every key may have changed.
 			c.order = append(c.order, aside...)
 			heap.Init(c)
@@ -259,7 +246,7 @@ func (m *matcher) try(o Offer, left resource.Resources) (Launch, []Reason) {
 	if !m.roleFits(o.Resources) {
 		reasons = append(reasons, UnfulfilledRole)
 	}
-	if !m.anyRegion && o.Region != m.set.HomeRegion || !m.accepts(o.Place) {
+	if !m.anyRegion && o.Region != m.set.HomeRegion || !m.rules.Accept(o.Place) {
 		reasons = append(reasons, UnfulfilledConstraint)
 	}
 	if o.Maintenance {
@@ -303,15 +290,6 @@ func (m *matcher) roleFits(rs resource.Resources) bool {
 		}
 	}
 	return false
-}
-
-func (m *matcher) accepts(p Place) bool {
-	for _, c := range m.constraints {
-		if !c.accepts(p) {
-			return false
-		}
-	}
-	return true
 }
 
 type picked struct {

@@ -2,19 +2,17 @@ package launch_test
 
 import (
 	"fmt"
-	"maps"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"google.golang.org/protobuf/proto"
 	"pgregory.net/rapid"
 
 	"dcos.example/dcos/runtime/api/marathon"
-	"dcos.example/dcos/runtime/api/mesos"
 	"dcos.example/dcos/runtime/orchestrator/launch"
 	"dcos.example/dcos/runtime/orchestrator/spec"
+	"dcos.example/dcos/runtime/placement"
 	"dcos.example/dcos/runtime/resource"
 )
 
@@ -33,7 +31,7 @@ func app(t testing.TB, fields string) *marathon.App {
 func offer(n int, res string, attrs ...string) launch.Offer {
 	o := launch.Offer{
 		ID: fmt.Sprint("o", n), Agent: fmt.Sprint("a", n), Resources: resource.MustParse(res),
-		Place: launch.Place{Host: fmt.Sprint("h", n), Attributes: map[string]string{}},
+		Place: placement.Place{Host: fmt.Sprint("h", n), Attributes: map[string]string{}},
 	}
 	for _, a := range attrs {
 		k, v, _ := strings.Cut(a, "=")
@@ -42,7 +40,7 @@ func offer(n int, res string, attrs ...string) launch.Offer {
 	return o
 }
 
-func place(offers []launch.Offer, a *marathon.App, n int, placed ...launch.Place) (map[string]int, launch.Verdict) {
+func place(offers []launch.Offer, a *marathon.App, n int, placed ...placement.Place) (map[string]int, launch.Verdict) {
 	ls, vs := launch.Match(offers, []launch.Want{{App: a, Count: n, Placed: placed}}, settings)
 	got := map[string]int{}
 	for _, l := range ls {
@@ -56,26 +54,26 @@ func TestConstraints(t *testing.T) {
 		offer(0, "cpus:10;mem:1000;ports:[1-99]", "rack=a"), offer(1, "cpus:10;mem:1000;ports:[1-99]", "rack=a"),
 		offer(2, "cpus:10;mem:1000;ports:[1-99]", "rack=b"), offer(3, "cpus:10;mem:1000;ports:[1-99]"),
 	}
-	on := func(rack string) launch.Place {
-		return launch.Place{Host: "x", Attributes: map[string]string{"rack": rack}}
+	on := func(rack string) placement.Place {
+		return placement.Place{Host: "x", Attributes: map[string]string{"rack": rack}}
 	}
 	for name, tc := range map[string]struct {
 		constraint string
 		n          int
-		placed     []launch.Place
+		placed     []placement.Place
 		want       map[string]int
 	}{
 		"none spreads":            {`[]`, 8, nil, map[string]int{"h0": 2, "h1": 2, "h2": 2, "h3": 2}},
 		"unique host":             {`[["hostname","UNIQUE"]]`, 8, nil, map[string]int{"h0": 1, "h1": 1, "h2": 1, "h3": 1}},
-		"unique rack, one placed": {`[["rack","UNIQUE"]]`, 8, []launch.Place{on("a")}, map[string]int{"h2": 1}},
+		"unique rack, one placed": {`[["rack","UNIQUE"]]`, 8, []placement.Place{on("a")}, map[string]int{"h2": 1}},
 		"cluster with value":      {`[["rack","CLUSTER","b"]]`, 2, nil, map[string]int{"h2": 2}},
-		"cluster follows":         {`[["rack","CLUSTER"]]`, 2, []launch.Place{on("b")}, map[string]int{"h2": 2}},
+		"cluster follows":         {`[["rack","CLUSTER"]]`, 2, []placement.Place{on("b")}, map[string]int{"h2": 2}},
 		"cluster picks one":       {`[["@hostname","CLUSTER"]]`, 3, nil, map[string]int{"h0": 3}},
 		"group by":                {`[["rack","GROUP_BY"]]`, 6, nil, map[string]int{"h0": 2, "h1": 1, "h2": 3}},
-		"group by, uneven before": {`[["rack","GROUP_BY","2"]]`, 2, []launch.Place{on("a"), on("a")}, map[string]int{"h2": 2}},
+		"group by, uneven before": {`[["rack","GROUP_BY","2"]]`, 2, []placement.Place{on("a"), on("a")}, map[string]int{"h2": 2}},
 		"like":                    {`[["rack","LIKE","[ac]"]]`, 2, nil, map[string]int{"h0": 1, "h1": 1}},
 		"unlike takes the bare":   {`[["rack","UNLIKE","a"]]`, 2, nil, map[string]int{"h2": 1, "h3": 1}},
-		"max per":                 {`[["rack","MAX_PER","2"]]`, 9, []launch.Place{on("b")}, map[string]int{"h0": 1, "h1": 1, "h2": 1}},
+		"max per":                 {`[["rack","MAX_PER","2"]]`, 9, []placement.Place{on("b")}, map[string]int{"h0": 1, "h1": 1, "h2": 1}},
 		"is":                      {`[["rack","IS","b"]]`, 1, nil, map[string]int{"h2": 1}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -163,29 +161,6 @@ func TestMatchNeverOverdraws(t *testing.T) {
 			}
 		}
 	})
-}
-
-func TestAttributesAsConstraintsSeeThem(t *testing.T) {
-	id := proto.String("x")
-	o, err := launch.FromProto(&mesos.Offer{
-		Id: &mesos.OfferID{Value: id}, FrameworkId: &mesos.FrameworkID{Value: id}, AgentId: &mesos.AgentID{Value: id}, Hostname: id,
-		Attributes: []*mesos.Attribute{
-			{Name: proto.String("n"), Type: mesos.Value_SCALAR.Enum(), Scalar: &mesos.Value_Scalar{Value: proto.Float64(1.25)}},
-			{Name: proto.String("w"), Type: mesos.Value_SCALAR.Enum(), Scalar: &mesos.Value_Scalar{Value: proto.Float64(3)}},
-			{Name: proto.String("s"), Type: mesos.Value_SET.Enum(), Set: &mesos.Value_Set{Item: []string{"b", "a"}}},
-			{Name: proto.String("r"), Type: mesos.Value_RANGES.Enum(), Ranges: &mesos.Value_Ranges{Range: []*mesos.Value_Range{
-				{Begin: proto.Uint64(5), End: proto.Uint64(9)}, {Begin: proto.Uint64(1), End: proto.Uint64(3)},
-			}}},
-			{Name: proto.String("t"), Type: mesos.Value_TEXT.Enum(), Text: &mesos.Value_Text{Value: proto.String("v")}},
-		},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := map[string]string{"n": "1.25", "w": "3", "s": "{a,b}", "r": "[1-3,5-9]", "t": "v"}
-	if !maps.Equal(o.Attributes, want) {
-		t.Error(cmp.Diff(want, o.Attributes))
-	}
 }
 
 func TestDelay(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"dcos.example/dcos/runtime/api/marathon"
+	"dcos.example/dcos/runtime/placement"
 )
 
 // Labels with a meaning for the orchestrator.
@@ -23,7 +24,6 @@ var (
 	executorRE    = regexp.MustCompile(`^(//cmd)$|^(/?[^/]+(/[^/]+)*)$|^$`)
 	portNameRE    = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`)
 	networkNameRE = regexp.MustCompile(`^[A-Za-z0-9]([-_.A-Za-z0-9]*[A-Za-z0-9])?$`)
-	isValueRE     = regexp.MustCompile(`^[a-zA-Z0-9_/.-]*$`)
 )
 
 // validate checks a canonical app completely.
@@ -306,7 +306,7 @@ func checkScheduling(a *marathon.App, pol Policy, p *Problems) {
 		}
 	}
 	for i, c := range a.Constraints {
-		if text := checkConstraint(c); text != "" {
+		if text := placement.Check(c); text != "" {
 			p.add(at("/constraints", i), text)
 		}
 	}
@@ -314,52 +314,6 @@ func checkScheduling(a *marathon.App, pol Policy, p *Problems) {
 		ok := a.Labels[labelMigrationAPI] == "v1" && a.Labels[labelFrameworkName] != "" && a.Labels[labelMigrationPath] != ""
 		p.check(ok, "/", "DCOS_PACKAGE_FRAMEWORK_NAME and DCOS_MIGRATION_API_PATH must be defined when using DCOS_MIGRATION_API_VERSION")
 	}
-}
-
-func checkConstraint(c []string) string {
-	if len(c) < 2 || len(c) > 3 {
-		return "Each constraint must have either 2 or 3 fields"
-	}
-	value, given := "", len(c) == 3
-	if given {
-		value = c[2]
-	}
-	if c[0] == "" {
-		return "Missing field and operator"
-	}
-	_, notInt := strconv.Atoi(value)
-	switch c[1] {
-	case "UNIQUE":
-		if given {
-			return "UNIQUE does not accept a value"
-		}
-	case "CLUSTER":
-	case "GROUP_BY":
-		if given && value != "" && notInt != nil {
-			return "Value was specified but is not a number"
-		}
-	case "LIKE", "UNLIKE":
-		if !given {
-			return "A regular expression value must be provided"
-		}
-		if _, err := regexp.Compile(value); err != nil {
-			return fmt.Sprintf("'%s' is not a valid regular expression", value)
-		}
-	case "MAX_PER":
-		if notInt != nil {
-			return "Value was not specified or is not a number"
-		}
-	case "IS":
-		if !given {
-			return "IS requires a value"
-		}
-		if !isValueRE.MatchString(value) {
-			return "IS only supports scalar and text values: must match " + isValueRE.String()
-		}
-	default:
-		return "operator must be one of the following UNIQUE, CLUSTER, GROUP_BY, LIKE, MAX_PER, UNLIKE or IS"
-	}
-	return ""
 }
 
 // checkRefused names what this orchestrator cannot do.
