@@ -31,7 +31,9 @@ import (
 	"dcos.example/dcos/runtime/agent/link"
 	"dcos.example/dcos/runtime/agent/network"
 	"dcos.example/dcos/runtime/agent/sandbox"
+	"dcos.example/dcos/runtime/agent/secret"
 	"dcos.example/dcos/runtime/agent/status"
+	"dcos.example/dcos/runtime/agent/volume"
 	"dcos.example/dcos/runtime/api/agentlink"
 	"dcos.example/dcos/runtime/config"
 	"dcos.example/dcos/runtime/fault"
@@ -76,6 +78,9 @@ type Options struct {
 	// /opt/dcos/current/images. PlainHTTP lists registries without TLS.
 	ImagesDir string
 	PlainHTTP []string
+	// SecretsDir is where tasks' secrets are while they run, in memory; default
+	// config.RunDir + "/agent/secrets".
+	SecretsDir string
 	// Fetch downloads URIs of tasks.
 	Fetch fetch.Fetcher
 }
@@ -88,6 +93,8 @@ type Agent struct {
 	attrs     []*mesos.Attribute
 	boot      string
 	layout    sandbox.Layout
+	volumes   volume.Layout
+	secrets   secret.Store
 	store     *checkpoint.Store
 	updates   *status.Manager
 	files     *files.Tree
@@ -105,6 +112,7 @@ type Agent struct {
 
 	mu     sync.Mutex
 	self   checkpoint.Agent
+	kept   kept
 	tasks  map[status.Key]*task
 	done   []*task // finished ones, oldest first
 	counts map[mesos.TaskState]int
@@ -126,12 +134,16 @@ func New(o Options) (*Agent, error) {
 	if o.ImagesDir == "" {
 		o.ImagesDir = config.CurrentLink + "/images"
 	}
+	if o.SecretsDir == "" {
+		o.SecretsDir = config.RunDir + "/agent/secrets"
+	}
 	store, err := checkpoint.Open(filepath.Join(o.Config.WorkDir, "meta"))
 	if err != nil {
 		return nil, err
 	}
 	a := &Agent{
 		o: o, started: time.Now(), store: store, layout: sandbox.Layout{Work: o.Config.WorkDir}, files: files.New(),
+		volumes: volume.Layout{Work: o.Config.WorkDir}, secrets: secret.Store{Dir: o.SecretsDir},
 		tasks: make(map[status.Key]*task), counts: make(map[mesos.TaskState]int),
 	}
 	var errs [5]error
@@ -142,10 +154,13 @@ func New(o Options) (*Agent, error) {
 	if err := errors.Join(errs[:]...); err != nil {
 		return nil, fault.New(op, fault.KindOf(err), err)
 	}
+	if err := a.loadKept(); err != nil {
+		return nil, err
+	}
 	a.updates = status.New(a.deliver, o.Log)
 	a.link = link.New(link.Options{
 		Masters: o.Masters, Client: o.Client, Log: o.Log, Subscribe: a.subscription,
-		Handle: func(_ context.Context, d *agentlink.Downlink) error { return a.handle(d) },
+		Handle: a.handle,
 	})
 	if o.Config.LogFile != "" {
 		a.files.Attach("/slave/log", o.Config.LogFile)
@@ -172,10 +187,11 @@ func (a *Agent) Run(ctx context.Context) error {
 		return err
 	}
 	defer closeDriver()
+	defer a.sessions.Wait()
 	if err := a.recover(ctx); err != nil {
+		cancel(err)
 		return err
 	}
-	defer a.sessions.Wait()
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { a.updates.Run(ctx) })
@@ -265,10 +281,10 @@ func (a *Agent) leave(ctx context.Context) error {
 		}
 	}
 	a.mu.Lock()
-	a.self = checkpoint.Agent{BootID: a.boot}
+	a.self, a.kept = checkpoint.Agent{BootID: a.boot}, kept{total: a.resources}
 	err := a.store.SaveAgent(a.self)
 	a.mu.Unlock()
-	return errors.Join(ErrShutdown, err)
+	return errors.Join(ErrShutdown, err, a.setVolumesAside())
 }
 
 // info is the agent as the master knows it.
@@ -306,14 +322,7 @@ func (a *Agent) subscription() *agentlink.Subscribe {
 	for _, f := range frameworks {
 		s.Frameworks = append(s.Frameworks, f)
 	}
-	for _, b := range a.self.Checkpointed {
-		r := &mesos.Resource{}
-		if err := proto.Unmarshal(b, r); err != nil {
-			a.o.Log.Error("read checkpointed resource", "error", err)
-			continue
-		}
-		s.CheckpointedResources = append(s.CheckpointedResources, r)
-	}
+	s.CheckpointedResources, s.Operations = a.kept.resources, a.kept.operations
 	return s
 }
 
@@ -321,7 +330,7 @@ func capabilities() (out []*mesos.AgentInfo_Capability) {
 	for _, c := range []mesos.AgentInfo_Capability_Type{
 		mesos.AgentInfo_Capability_MULTI_ROLE, mesos.AgentInfo_Capability_HIERARCHICAL_ROLE,
 		mesos.AgentInfo_Capability_RESERVATION_REFINEMENT, mesos.AgentInfo_Capability_AGENT_DRAINING,
-		mesos.AgentInfo_Capability_TASK_RESOURCE_LIMITS,
+		mesos.AgentInfo_Capability_TASK_RESOURCE_LIMITS, mesos.AgentInfo_Capability_AGENT_OPERATION_FEEDBACK,
 	} {
 		out = append(out, &mesos.AgentInfo_Capability{Type: c.Enum()})
 	}
@@ -334,7 +343,7 @@ func (a *Agent) deliver(ctx context.Context, batch []*agentlink.StatusUpdate) er
 }
 
 // handle takes one message of the master.
-func (a *Agent) handle(d *agentlink.Downlink) error {
+func (a *Agent) handle(ctx context.Context, d *agentlink.Downlink) error {
 	switch {
 	case d.GetRegistered() != nil:
 		return a.registered(d.GetRegistered())
@@ -359,7 +368,7 @@ func (a *Agent) handle(d *agentlink.Downlink) error {
 		}
 		a.mu.Unlock()
 	case d.GetCheckpointResources() != nil:
-		return a.keepResources(d.GetCheckpointResources().GetResources())
+		return a.checkpointResources(ctx, d.GetCheckpointResources())
 	case d.GetShutdown() != nil:
 		a.unlink(ErrShutdown)
 		return fault.New("follow master", fault.Denied, ErrShutdown)
@@ -384,26 +393,6 @@ func (a *Agent) registered(r *agentlink.Registered) error {
 	a.files.Attach(a.layout.Agents(), a.layout.Agents())
 	a.o.Log.Info("registered", "id", id, "master", a.link.Leader())
 	a.updates.Resend()
-	return nil
-}
-
-func (a *Agent) keepResources(rs []*mesos.Resource) error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	kept := make([][]byte, 0, len(rs))
-	for _, r := range rs {
-		b, err := proto.Marshal(r)
-		if err != nil {
-			return fault.New("checkpoint resources", fault.Invalid, err)
-		}
-		kept = append(kept, b)
-	}
-	next := a.self
-	next.Checkpointed = kept
-	if err := a.store.SaveAgent(next); err != nil {
-		return err
-	}
-	a.self = next
 	return nil
 }
 

@@ -15,7 +15,9 @@ import (
 	"dcos.example/dcos/runtime/agent/check"
 	"dcos.example/dcos/runtime/agent/container"
 	"dcos.example/dcos/runtime/agent/network"
+	"dcos.example/dcos/runtime/agent/volume"
 	"dcos.example/dcos/runtime/fault"
+	"dcos.example/dcos/runtime/resource"
 )
 
 // sandboxMount is where a container of an image finds its sandbox.
@@ -32,12 +34,22 @@ type described struct {
 	spec    container.Spec
 	network *network.Request // nil: the host's network
 	shell   bool
+	// secrets are mounted like everything else, once they are in files.
+	secrets []secretFile
+	volumes []volume.Volume
+}
+
+// secretFile is a secret that the task finds in a file.
+type secretFile struct {
+	data     []byte
+	target   string
+	readOnly bool
 }
 
 // describe translates a task. All problems of the task are returned at once;
 // nothing is looked up or made.
-func describe(ti *mesos.TaskInfo, containerID, sandbox string) (described, error) {
-	b := &builder{ti: ti, sandbox: sandbox}
+func describe(ti *mesos.TaskInfo, containerID, sandbox string, layout volume.Layout) (described, error) {
+	b := &builder{ti: ti, sandbox: sandbox, layout: layout}
 	b.d.spec.ID = containerID
 	b.d.spec.Stdout, b.d.spec.Stderr = filepath.Join(sandbox, "stdout"), filepath.Join(sandbox, "stderr")
 	if ti.GetExecutor() != nil {
@@ -50,8 +62,10 @@ func describe(ti *mesos.TaskInfo, containerID, sandbox string) (described, error
 	b.command()
 	b.limits()
 	b.networks()
+	b.persistent()
 	b.volumes()
 	b.linux()
+	b.targets()
 	if err := check.Validate(checksOf(ti)); err != nil {
 		b.errs = append(b.errs, err)
 	}
@@ -79,6 +93,7 @@ func isDocker(ti *mesos.TaskInfo) bool {
 type builder struct {
 	ti      *mesos.TaskInfo
 	sandbox string
+	layout  volume.Layout
 	d       described
 	errs    []error
 }
@@ -139,14 +154,22 @@ func (b *builder) command() {
 	}
 	s.User = c.GetUser()
 	for _, v := range c.GetEnvironment().GetVariables() {
+		value := v.GetValue()
 		if v.GetType() == mesos.Environment_Variable_SECRET {
-			b.bad("environment variable %s is a secret; secrets are not supported yet", v.GetName())
-			continue
+			data, ok := b.secret("environment variable "+v.GetName(), v.GetSecret())
+			if !ok {
+				continue
+			}
+			value = string(data)
+			if strings.ContainsRune(value, 0) {
+				b.bad("environment variable %s is a secret with a zero byte in it; use a volume", v.GetName())
+				continue
+			}
 		}
-		s.Env = append(s.Env, v.GetName()+"="+v.GetValue())
+		s.Env = append(s.Env, v.GetName()+"="+value)
 	}
 	if s.Image != "" {
-		s.Mounts = append(s.Mounts, container.Mount{Source: b.sandbox, Target: sandboxMount})
+		s.Mounts = append(s.Mounts, container.Mount{Source: b.sandbox, Target: sandboxMount, Give: container.GiveAll})
 		if !docker {
 			s.Cwd = sandboxMount
 		}
@@ -165,9 +188,6 @@ func (b *builder) limits() {
 			l.CPUs += r.GetScalar().GetValue()
 		case "mem":
 			l.Memory += int64(r.GetScalar().GetValue() * (1 << 20))
-		}
-		if r.GetDisk().GetPersistence() != nil || r.GetDisk().GetVolume() != nil {
-			b.bad("uses a persistent volume; this agent has none yet")
 		}
 	}
 	l.CPUQuota = l.CPUs
@@ -250,6 +270,47 @@ func (b *builder) port(req *network.Request, host, inside uint32, protocols stri
 	}
 }
 
+// secret returns a secret that is given by value.
+func (b *builder) secret(of string, s *mesos.Secret) ([]byte, bool) {
+	if s.GetValue() == nil || s.Type != nil && s.GetType() != mesos.Secret_VALUE {
+		b.bad("%s is a secret by reference; there is no store of secrets, give it by value", of)
+		return nil, false
+	}
+	return s.GetValue().GetData(), true
+}
+
+// persistent mounts the persistent volumes among the task's resources.
+func (b *builder) persistent() {
+	for _, r := range b.ti.GetResources() {
+		if r.GetDisk().GetPersistence() == nil {
+			if r.GetDisk().GetVolume() != nil {
+				b.bad("has a disk with a volume and no persistence")
+			}
+			continue
+		}
+		rs, err := resource.FromProto([]*mesos.Resource{r})
+		if err != nil {
+			b.errs = append(b.errs, err)
+			continue
+		}
+		for it := range rs.All() {
+			v, _, err := b.layout.Of(it)
+			if err != nil {
+				b.errs = append(b.errs, err)
+				continue
+			}
+			target, ok := b.inside(r.GetDisk().GetVolume().GetContainerPath(), true)
+			if !ok {
+				continue
+			}
+			b.d.volumes = append(b.d.volumes, v)
+			b.d.spec.Mounts = append(b.d.spec.Mounts, container.Mount{
+				Source: v.Path, Target: target, ReadOnly: r.GetDisk().GetVolume().GetMode() == mesos.Volume_RO, Give: container.GiveEmpty,
+			})
+		}
+	}
+}
+
 func (b *builder) volumes() {
 	for _, v := range b.ti.GetContainer().GetVolumes() {
 		if v.GetImage() != nil {
@@ -257,12 +318,31 @@ func (b *builder) volumes() {
 			continue
 		}
 		src := v.GetHostPath()
+		follow, readOnly := false, v.GetMode() == mesos.Volume_RO
 		switch s := v.GetSource(); s.GetType() {
 		case mesos.Volume_Source_UNKNOWN:
 		case mesos.Volume_Source_HOST_PATH:
 			src = s.GetHostPath().GetPath()
+			switch s.GetHostPath().GetMountPropagation().GetMode() {
+			case mesos.MountPropagation_BIDIRECTIONAL:
+				b.bad("volume %s: mounts of a container do not reach the host; mount propagation BIDIRECTIONAL is not supported", v.GetContainerPath())
+				continue
+			case mesos.MountPropagation_HOST_TO_CONTAINER:
+				follow = true
+			}
+		case mesos.Volume_Source_SECRET:
+			data, ok := b.secret("volume "+v.GetContainerPath(), s.GetSecret())
+			target, fits := b.inside(v.GetContainerPath(), true)
+			if ok && fits {
+				b.d.secrets = append(b.d.secrets, secretFile{data, target, readOnly})
+			}
+			continue
 		case mesos.Volume_Source_SANDBOX_PATH:
 			src = s.GetSandboxPath().GetPath()
+			if s.GetSandboxPath().GetType() == mesos.Volume_Source_SandboxPath_PARENT {
+				b.bad("volume %s is of the parent's sandbox; this task has no parent", v.GetContainerPath())
+				continue
+			}
 			if !filepath.IsLocal(src) {
 				b.bad("volume %s: sandbox path %q leaves the sandbox", v.GetContainerPath(), src)
 				continue
@@ -275,12 +355,58 @@ func (b *builder) volumes() {
 			b.bad("volume %s has no source", v.GetContainerPath())
 			continue
 		}
-		b.mount(src, v.GetContainerPath(), v.GetMode() == mesos.Volume_RO)
+		b.mount(src, v.GetContainerPath(), readOnly, follow)
+	}
+}
+
+// inside is a path in the container as an absolute one: what is relative is
+// below the sandbox. A task on the host's own root gets nothing of its own
+// mounted outside of its sandbox.
+func (b *builder) inside(target string, own bool) (string, bool) {
+	switch {
+	case target == "":
+		b.bad("has a volume without a path in the container")
+		return "", false
+	case !path.IsAbs(target):
+		if !filepath.IsLocal(target) {
+			b.bad("volume path %q leaves the sandbox", target)
+			return "", false
+		}
+		base := sandboxMount
+		if b.d.spec.Image == "" {
+			base = b.sandbox
+		}
+		target = path.Join(base, target)
+	case own && b.d.spec.Image == "":
+		b.bad("volume path %q is on the host itself, as the task has no image; use a relative path", target)
+		return "", false
+	}
+	if target = path.Clean(target); target == "/" {
+		b.bad("has a volume in place of all its files")
+		return "", false
+	}
+	return target, true
+}
+
+// targets refuses to mount two things in one place, as one would be hidden.
+func (b *builder) targets() {
+	seen := map[string]bool{}
+	check := func(target string) {
+		if seen[target] {
+			b.bad("has two volumes at %s", target)
+		}
+		seen[target] = true
+	}
+	for _, m := range b.d.spec.Mounts {
+		check(m.Target)
+	}
+	for _, s := range b.d.secrets {
+		check(s.target)
 	}
 }
 
 // mount adds a volume. Relative paths are below the sandbox.
-func (b *builder) mount(src, target string, readOnly bool) {
+func (b *builder) mount(src, target string, readOnly, follow bool) {
 	if !path.IsAbs(src) {
 		if !filepath.IsLocal(src) {
 			b.bad("volume source %q leaves the sandbox", src)
@@ -288,18 +414,9 @@ func (b *builder) mount(src, target string, readOnly bool) {
 		}
 		src = filepath.Join(b.sandbox, src)
 	}
-	if !path.IsAbs(target) {
-		if !filepath.IsLocal(target) {
-			b.bad("volume path %q leaves the sandbox", target)
-			return
-		}
-		base := sandboxMount
-		if b.d.spec.Image == "" {
-			base = b.sandbox
-		}
-		target = path.Join(base, target)
+	if target, ok := b.inside(target, false); ok {
+		b.d.spec.Mounts = append(b.d.spec.Mounts, container.Mount{Source: src, Target: target, ReadOnly: readOnly, Follow: follow})
 	}
-	b.d.spec.Mounts = append(b.d.spec.Mounts, container.Mount{Source: src, Target: target, ReadOnly: readOnly})
 }
 
 func (b *builder) linux() {
@@ -362,7 +479,7 @@ func (b *builder) parameter(key, value string) {
 			b.bad("docker parameter volume=%s is not source:path or source:path:mode", value)
 			return
 		}
-		b.mount(f[0], f[1], len(f) == 3 && slices.Contains(strings.Split(f[2], ","), "ro"))
+		b.mount(f[0], f[1], len(f) == 3 && slices.Contains(strings.Split(f[2], ","), "ro"), false)
 	case "ulimit":
 		name, v, _ := strings.Cut(value, "=")
 		soft, hard, both := strings.Cut(v, ":")

@@ -37,6 +37,9 @@ func (a *Agent) recover(ctx context.Context) error {
 	for _, r := range running {
 		byID[r.ID] = r
 	}
+	if err := a.tidyVolumes(); err != nil {
+		return err
+	}
 	known := make(map[string]bool, len(found))
 	for _, f := range found {
 		known[f.ContainerID] = true
@@ -118,10 +121,8 @@ func (a *Agent) lose(ctx context.Context, t *task, rebooted bool) {
 		return
 	}
 	state := mesos.TaskState_TASK_LOST
-	for _, c := range t.fw().GetCapabilities() {
-		if c.GetType() == mesos.FrameworkInfo_Capability_PARTITION_AWARE {
-			state = mesos.TaskState_TASK_GONE
-		}
+	if t.partitionAware() {
+		state = mesos.TaskState_TASK_GONE
 	}
 	a.finish(t, t.failed(state, mesos.TaskStatus_REASON_AGENT_RESTARTED, "The agent's host was restarted"))
 }
@@ -141,6 +142,13 @@ func (a *Agent) removeOrphans(ctx context.Context, running []container.Running, 
 	for _, id := range a.nets.IDs() {
 		if !known[id] {
 			errs = append(errs, a.nets.Detach(ctx, id))
+		}
+	}
+	secrets, err := a.secrets.Containers()
+	errs = append(errs, err)
+	for _, id := range secrets {
+		if !known[id] {
+			errs = append(errs, a.secrets.Remove(id))
 		}
 	}
 	return errors.Join(errs...)

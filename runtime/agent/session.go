@@ -39,6 +39,15 @@ func (a *Agent) launch(m *agentlink.RunTask) error {
 	if err != nil || t == nil {
 		return err
 	}
+	if err := a.entrusted(t.info); err != nil {
+		state := mesos.TaskState_TASK_LOST
+		if t.partitionAware() {
+			state = mesos.TaskState_TASK_DROPPED
+		}
+		t.move(life.Failed)
+		a.finish(t, t.failed(state, mesos.TaskStatus_REASON_INVALID_OFFERS, err.Error()))
+		return nil
+	}
 	a.start(func(ctx context.Context) { a.runNew(ctx, t) })
 	return nil
 }
@@ -129,7 +138,7 @@ func (a *Agent) runNew(ctx context.Context, t *task) {
 		cancel(errKilled)
 	}
 	t.mu.Unlock()
-	d, err := describe(t.info, t.containerID, t.sandbox)
+	d, err := describe(t.info, t.containerID, t.sandbox, a.volumes)
 	if err != nil {
 		t.move(life.Failed)
 		a.finish(t, t.failed(mesos.TaskState_TASK_ERROR, mesos.TaskStatus_REASON_TASK_INVALID, err.Error()))
@@ -195,6 +204,14 @@ func (a *Agent) prepare(ctx context.Context, t *task, d *described) error {
 	if _, err := a.layout.Create(agent, t.key.Framework, t.key.Task, t.containerID, owner.UID, owner.GID); err != nil {
 		return err
 	}
+	for _, v := range d.volumes {
+		if err := v.Ready(); err != nil {
+			return err
+		}
+	}
+	if err := a.writeSecrets(t, d); err != nil {
+		return err
+	}
 	// A volume of the sandbox's own is made if it is not there.
 	for _, m := range d.spec.Mounts {
 		if rel, err := filepath.Rel(t.sandbox, m.Source); err == nil && filepath.IsLocal(rel) && rel != "." {
@@ -214,6 +231,25 @@ func (a *Agent) prepare(ctx context.Context, t *task, d *described) error {
 	defer out.Close()
 	if err := a.o.Fetch.Fetch(ctx, uris, t.sandbox, owner, out); err != nil {
 		return fault.Newf("fetch URIs", fault.KindOf(err), "Failed to fetch all URIs for container '%s': %w", t.containerID, err)
+	}
+	return nil
+}
+
+// writeSecrets puts secrets where the container finds them.
+func (a *Agent) writeSecrets(t *task, d *described) error {
+	if len(d.secrets) == 0 {
+		return nil
+	}
+	var all [][]byte
+	for _, s := range d.secrets {
+		all = append(all, s.data)
+	}
+	files, err := a.secrets.Write(t.containerID, all)
+	if err != nil {
+		return err
+	}
+	for i, s := range d.secrets {
+		d.spec.Mounts = append(d.spec.Mounts, container.Mount{Source: files[i], Target: s.target, ReadOnly: s.readOnly, Give: container.GiveAll})
 	}
 	return nil
 }
@@ -363,6 +399,7 @@ func (a *Agent) cleanUp(ctx context.Context, t *task) error {
 		a.driver.Remove(ctx, t.containerID),
 		a.nets.Detach(ctx, t.containerID),
 		os.RemoveAll(filepath.Join(a.o.Config.WorkDir, "meta", "etc", t.containerID)),
+		a.secrets.Remove(t.containerID),
 	)
 }
 

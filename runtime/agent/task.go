@@ -13,6 +13,7 @@ import (
 	"dcos.example/dcos/runtime/agent/life"
 	"dcos.example/dcos/runtime/agent/network"
 	"dcos.example/dcos/runtime/agent/status"
+	taskstate "dcos.example/dcos/runtime/task"
 )
 
 // defaultGrace is how long a task may take to end before it is killed hard.
@@ -145,6 +146,17 @@ func (t *task) containerStatus() *mesos.ContainerStatus {
 	return cs
 }
 
+// partitionAware reports whether the framework knows more ways of being lost
+// than one.
+func (t *task) partitionAware() bool {
+	for _, c := range t.fw().GetCapabilities() {
+		if c.GetType() == mesos.FrameworkInfo_Capability_PARTITION_AWARE {
+			return true
+		}
+	}
+	return false
+}
+
 // remember keeps an update that was pushed: the first and latest of each
 // state, as Mesos shows them.
 func (t *task) remember(s *mesos.TaskStatus) {
@@ -172,7 +184,7 @@ func (t *task) proto() *mesos.Task {
 	out := &mesos.Task{
 		Name: t.info.Name, TaskId: t.info.TaskId, FrameworkId: &mesos.FrameworkID{Value: proto.String(t.key.Framework)},
 		AgentId: &mesos.AgentID{Value: proto.String(t.agentID)}, State: t.latest().Enum(), Resources: t.info.Resources,
-		Statuses: append([]*mesos.TaskStatus(nil), t.statuses...), Labels: t.info.Labels, Discovery: t.info.Discovery, Container: t.info.Container,
+		Statuses: append([]*mesos.TaskStatus(nil), t.statuses...), Labels: t.info.Labels, Discovery: t.info.Discovery, Container: taskstate.WithoutSecrets(t.info.Container),
 		HealthCheck: t.info.HealthCheck, KillPolicy: t.info.KillPolicy, Limits: t.info.Limits,
 	}
 	if u := t.info.GetCommand().GetUser(); u != "" {

@@ -22,7 +22,7 @@ func (a *Agent) View() httpapi.View {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	v := httpapi.View{
-		Agent: a.info(), Version: a.o.Version, Endpoint: a.endpoint(), Started: a.started, Resources: a.resources,
+		Agent: a.info(), Version: a.o.Version, Endpoint: a.endpoint(), Started: a.started, Resources: a.kept.total, Operations: a.kept.operations,
 		Flags: a.flags(), Registered: a.link.Leader() != "", Uptime: time.Since(a.started), Terminal: make(map[string]int),
 		PendingUpdates: a.updates.Pending(),
 	}

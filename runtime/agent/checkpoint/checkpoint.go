@@ -30,18 +30,29 @@ import (
 	"dcos.example/dcos/runtime/fault"
 )
 
-// Format is the newest format of the directory that this release reads, and the
-// one that it writes. It grows when an older agent would misunderstand what a
-// newer one wrote.
-const Format = 1
+// Format is the newest format of the directory that this release reads. It
+// grows when an older agent would misunderstand what a newer one wrote: one of
+// format 1 knows neither volumes nor operations. What has none of them is
+// written in format 1, so an older release can follow.
+const Format = 2
 
 // Agent is what an agent keeps about itself.
 type Agent struct {
 	ID     string `json:"id"`
 	BootID string `json:"boot_id"` // of the boot in which the tasks were started
 	// Checkpointed are the dynamic reservations and volumes the master
-	// entrusted to this agent, as mesos.v1.Resource messages.
+	// entrusted to this agent, as mesos.v1.Resource messages, and Operations
+	// what frameworks have still to hear of them, as mesos.v1.Operation.
 	Checkpointed [][]byte `json:"checkpointed,omitempty"`
+	Operations   [][]byte `json:"operations,omitempty"`
+}
+
+// format is the oldest format that can say what a has.
+func (a Agent) format() int {
+	if len(a.Checkpointed) > 0 || len(a.Operations) > 0 {
+		return 2
+	}
+	return 1
 }
 
 // agentRecord is the agent's file. One without a format is of the first.
@@ -93,7 +104,7 @@ func (s *Store) LoadAgent() (a Agent, ok bool, err error) {
 	}
 	if r.Format > Format {
 		return a, false, fault.Newf("read agent checkpoint", fault.Invalid, "%s was written by a newer release, in format %d; this one reads up to %d. "+
-			"Run the newer release, or drain the host and remove the directory: its tasks are then lost", s.dir, r.Format, Format)
+			"Run the newer release, or drain the host and remove the directory: its tasks and volumes are then lost", s.dir, r.Format, Format)
 	}
 	return r.Agent, true, nil
 }
@@ -102,7 +113,7 @@ func (s *Store) LoadAgent() (a Agent, ok bool, err error) {
 // mixture.
 func (s *Store) SaveAgent(a Agent) error {
 	const op = "write agent checkpoint"
-	b, err := json.MarshalIndent(agentRecord{Format, a}, "", "  ")
+	b, err := json.MarshalIndent(agentRecord{a.format(), a}, "", "  ")
 	if err != nil {
 		return fault.New(op, fault.Internal, err)
 	}

@@ -3,6 +3,8 @@ package checkpoint_test
 import (
 	"os"
 	"path/filepath"
+	"reflect"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -202,12 +204,35 @@ func TestNewerFormatIsRefused(t *testing.T) {
 	if a, ok, err := s.LoadAgent(); err != nil || !ok || a.ID != "old" {
 		t.Fatalf("before there were formats: %+v %v %v", a, ok, err)
 	}
-	must(t, os.WriteFile(file, []byte(`{"format":2,"id":{}}`), 0o600))
+	must(t, os.WriteFile(file, []byte(`{"format":3,"id":{}}`), 0o600))
 	if _, _, err := s.LoadAgent(); err == nil {
-		t.Error("format 2 was read")
+		t.Error("format 3 was read")
 	}
-	must(t, os.WriteFile(file, []byte(`{"format":2,"id":"new"}`), 0o600))
+	must(t, os.WriteFile(file, []byte(`{"format":3,"id":"new"}`), 0o600))
 	if _, _, err := s.LoadAgent(); !fault.Is(err, fault.Invalid) {
 		t.Errorf("a newer format: %v", err)
+	}
+}
+
+// An agent without reservations can be followed by a release that knows none.
+func TestFormatIsTheOldestThatFits(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	kept := checkpoint.Agent{ID: "a", Checkpointed: [][]byte{{1}}, Operations: [][]byte{{2}, {3}}}
+	for _, c := range []struct {
+		a      checkpoint.Agent
+		format string
+	}{
+		{checkpoint.Agent{ID: "a"}, `"format": 1,`}, {kept, `"format": 2,`},
+		{checkpoint.Agent{ID: "a", Operations: [][]byte{{1}}}, `"format": 2,`}, {checkpoint.Agent{ID: "a"}, `"format": 1,`},
+	} {
+		must(t, s.SaveAgent(c.a))
+		b, err := os.ReadFile(filepath.Join(dir, "agent.json"))
+		if err != nil || !strings.Contains(string(b), c.format) {
+			t.Errorf("%+v is %s, %v", c.a, b, err)
+		}
+		if got, _, err := s.LoadAgent(); err != nil || !reflect.DeepEqual(got, c.a) {
+			t.Errorf("%+v came back as %+v, %v", c.a, got, err)
+		}
 	}
 }

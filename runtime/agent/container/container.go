@@ -61,12 +61,26 @@ type Spec struct {
 	ShmSize    int64 // bytes of /dev/shm; 0: 64 MiB
 }
 
-// Mount puts a file or directory of the host into the container.
+// Mount puts a file or directory of the host into the container. Mounts are
+// made from the outside in, whatever their order.
 type Mount struct {
 	Source   string
 	Target   string
 	ReadOnly bool
+	Follow   bool // what the host mounts below Source later appears in the container
+	Give     Give
 }
+
+// Give says what of a mount's source is made the container's user's before the
+// start. Images have users that the host knows nothing of.
+type Give uint8
+
+// What can be given.
+const (
+	GiveNothing Give = iota
+	GiveEmpty        // the directory, as long as nothing is in it
+	GiveAll          // the file, or the directory with all in it
+)
 
 // Limits bound what a container uses. Zero fields do not.
 type Limits struct {

@@ -1,15 +1,19 @@
 package container
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/user"
+	"path"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/containerd/containerd/v2/core/containers"
 	"github.com/containerd/containerd/v2/pkg/oci"
@@ -215,9 +219,14 @@ func (d *Containerd) common(s Spec) []oci.SpecOpts {
 		if m.ReadOnly {
 			mode = "ro"
 		}
-		mounts = append(mounts, specs.Mount{Destination: m.Target, Type: "bind", Source: m.Source, Options: []string{"rbind", "rprivate", mode}})
+		propagation := "rprivate"
+		if m.Follow {
+			propagation = "rslave"
+		}
+		mounts = append(mounts, specs.Mount{Destination: m.Target, Type: "bind", Source: m.Source, Options: []string{"rbind", propagation, mode}})
 	}
-	opts = append(opts, oci.WithMounts(mounts))
+	slices.SortStableFunc(mounts, func(a, b specs.Mount) int { return cmp.Compare(depth(a.Destination), depth(b.Destination)) })
+	opts = append(opts, oci.WithMounts(mounts), giving(s.Mounts))
 	if n := s.Limits.CPUs; n > 0 {
 		opts = append(opts, oci.WithCPUShares(max(2, uint64(n*1024))))
 	}
@@ -228,6 +237,48 @@ func (d *Containerd) common(s Spec) []oci.SpecOpts {
 		opts = append(opts, oci.WithPidsLimit(n))
 	}
 	return opts
+}
+
+// depth is how many names a path has.
+func depth(p string) int { return strings.Count(path.Clean(p), "/") }
+
+// giving gives the sources of mounts to the user that was found before.
+func giving(mounts []Mount) oci.SpecOpts {
+	return func(_ context.Context, _ oci.Client, _ *containers.Container, s *oci.Spec) error {
+		uid, gid := int(s.Process.User.UID), int(s.Process.User.GID)
+		for _, m := range mounts {
+			if err := give(m, uid, gid); err != nil {
+				return fault.Newf("give "+m.Target+" to the container's user", fault.Internal, "%w", err)
+			}
+		}
+		return nil
+	}
+}
+
+func give(m Mount, uid, gid int) error {
+	switch m.Give {
+	case GiveEmpty:
+		entries, err := os.ReadDir(m.Source)
+		if err != nil || len(entries) > 0 {
+			return err
+		}
+		return os.Lchown(m.Source, uid, gid)
+	case GiveAll:
+		return filepath.WalkDir(m.Source, func(p string, e fs.DirEntry, err error) error {
+			if err != nil {
+				return err
+			}
+			fi, err := e.Info()
+			if err != nil {
+				return err
+			}
+			if st, ok := fi.Sys().(*syscall.Stat_t); ok && int(st.Uid) == uid && int(st.Gid) == gid {
+				return nil
+			}
+			return os.Lchown(p, uid, gid)
+		})
+	}
+	return nil
 }
 
 // withOOMScore keeps tasks from inheriting what protects containerd: short of

@@ -33,6 +33,7 @@ type View struct {
 	Started        time.Time
 	Uptime         time.Duration
 	Resources      resource.Resources
+	Operations     []*mesos.Operation // that frameworks have still to hear of
 	Flags          map[string]string
 	Tasks          []Task
 	Terminal       map[string]int // finished tasks since the start, by state

@@ -187,8 +187,8 @@ func taskJSON(t Task) object {
 	if t.Info.Discovery != nil {
 		out["discovery"] = raw(t.Info.Discovery)
 	}
-	if t.Info.Container != nil {
-		out["container"] = raw(t.Info.Container)
+	if t.Task.Container != nil {
+		out["container"] = raw(t.Task.Container)
 	}
 	if t.Info.HealthCheck != nil {
 		out["health_check"] = raw(t.Info.HealthCheck)

@@ -203,7 +203,7 @@ func (a *api) answer(r *http.Request, c *agentapi.Call) (*agentapi.Response, err
 		resp.GetExecutors = &agentapi.Response_GetExecutors{}
 	case agentapi.Call_GET_OPERATIONS:
 		kind(agentapi.Response_GET_OPERATIONS)
-		resp.GetOperations = &agentapi.Response_GetOperations{}
+		resp.GetOperations = &agentapi.Response_GetOperations{Operations: v.Operations}
 	case agentapi.Call_GET_RESOURCE_PROVIDERS:
 		kind(agentapi.Response_GET_RESOURCE_PROVIDERS)
 		resp.GetResourceProviders = &agentapi.Response_GetResourceProviders{}
