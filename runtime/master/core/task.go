@@ -309,7 +309,7 @@ func (c *Core) answer(f *framework, t *scheduler.Call_Reconcile_Task) {
 func (f *framework) newTask(t *mesos.TaskInfo, res resource.Resources) *mesos.Task {
 	v := &mesos.Task{
 		Name: t.Name, TaskId: t.TaskId, FrameworkId: f.info.Id, AgentId: t.AgentId, State: task.Staging.Enum(),
-		Resources: res.Proto(), Labels: t.Labels, Discovery: t.Discovery, Container: t.Container,
+		Resources: res.Proto(), Labels: t.Labels, Discovery: t.Discovery, Container: task.WithoutSecrets(t.Container),
 		HealthCheck: t.HealthCheck, KillPolicy: t.KillPolicy, Limits: t.Limits,
 	}
 	switch {
@@ -323,7 +323,7 @@ func (f *framework) newTask(t *mesos.TaskInfo, res resource.Resources) *mesos.Ta
 	if t.Executor != nil {
 		v.ExecutorId = t.Executor.ExecutorId
 		if v.Container == nil {
-			v.Container = t.Executor.Container
+			v.Container = task.WithoutSecrets(t.Executor.Container)
 		}
 	}
 	return v
