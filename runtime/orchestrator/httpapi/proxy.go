@@ -1,23 +1,14 @@
 package httpapi
 
 import (
-	"context"
 	"encoding/json"
 	"log/slog"
 	"net/http"
-	"net/http/httputil"
-	"net/url"
-	"slices"
 	"strings"
 	"time"
 
 	"dcos.example/dcos/runtime/api/marathon"
-)
-
-// Headers of requests that went through another master.
-const (
-	headerLeader = "X-Marathon-Leader"
-	headerVia    = "X-Marathon-Via"
+	"dcos.example/dcos/runtime/server"
 )
 
 // Proxy hands requests to the leader and answers the rest itself.
@@ -33,64 +24,15 @@ type Proxy struct {
 	Log      *slog.Logger
 }
 
-// retry is the pause between two looks for a leader.
-const retry = 50 * time.Millisecond
-
 // ServeHTTP answers, forwards, or says why neither is possible.
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if first, _, _ := strings.Cut(strings.TrimLeft(r.URL.Path, "/"), "/"); first == "ping" || first == "metrics" {
 		p.Local.ServeHTTP(w, r)
 		return
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), p.Patience)
-	defer cancel()
-	for {
-		if p.Leading() {
-			p.Local.ServeHTTP(w, r)
-			return
-		}
-		if leader := p.Leader(); leader != "" {
-			p.forward(w, r, leader)
-			return
-		}
-		select {
-		case <-ctx.Done():
-			answer(w, http.StatusServiceUnavailable, "Could not determine the current leader")
-			return
-		case <-time.After(retry):
-		}
-	}
-}
-
-func (p *Proxy) forward(w http.ResponseWriter, r *http.Request, leader string) {
-	target, err := url.Parse(leader)
-	if err != nil {
-		answer(w, http.StatusServiceUnavailable, "Could not determine the current leader")
-		return
-	}
-	via := r.Header.Values(headerVia)
-	if slices.ContainsFunc(via, func(v string) bool { return v == p.Self }) {
-		answer(w, http.StatusBadGateway, "Detected proxying loop.")
-		return
-	}
-	(&httputil.ReverseProxy{
-		Transport:     p.Transport,
-		FlushInterval: -1, // events must not wait
-		Rewrite: func(pr *httputil.ProxyRequest) {
-			pr.SetURL(target)
-			pr.SetXForwarded()
-			pr.Out.URL.Path, pr.Out.URL.RawPath = r.URL.Path, r.URL.RawPath
-			pr.Out.Header[headerVia] = append(slices.Clone(via), p.Self)
-		},
-		ModifyResponse: func(resp *http.Response) error {
-			resp.Header.Set(headerLeader, leader)
-			resp.Header.Set(headerVia, p.Self)
-			return nil
-		},
-		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
-			p.Log.Warn("forward to the leader", "leader", leader, "path", r.URL.Path, "err", err)
-			answer(w, http.StatusBadGateway, "Failed to successfully establish a connection to the leader.")
-		},
+	(&server.Leading{
+		Self: p.Self, Local: p.Local, Leads: p.Leading, Leader: p.Leader, Transport: p.Transport, Patience: p.Patience,
+		Via: "X-Marathon-Via", ByLeader: "X-Marathon-Leader", Refuse: answer, Log: p.Log,
 	}).ServeHTTP(w, r)
 }
 
