@@ -63,6 +63,7 @@ var allow = map[string][]string{
 	"runtime/dns":          {"runtime/fault", "runtime/feed"},
 	"runtime/identity":     {"runtime/fault", "runtime/state", "runtime/password"},
 	"runtime/catalog":      {"runtime/fault", "runtime/state"},
+	"runtime/registry":     {"runtime/fault", "runtime/config", "runtime/state", "runtime/pki"},
 	"runtime/backup":       {"runtime/fault", "runtime/config", "runtime/state", "runtime/deposit"},
 	"runtime/gateway":      {"runtime/fault", "runtime/config", "runtime/server", "runtime/feed", "runtime/task"},
 	// L5: the binaries.

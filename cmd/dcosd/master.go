@@ -59,7 +59,7 @@ func runMaster(ctx context.Context, cfg config.Master, log *slog.Logger) error {
 		Etcd: ensemble(cfg, certFile), Source: masters, Others: client, Log: log.With("part", "membership"),
 	})
 	m.members = httpapi.New(httpapi.Config{Self: cfg.Host.Addr, Seat: m.seat, Source: masters, Client: client, Log: log.With("part", "membership")})
-	for _, l := range []*later{&m.mesos, &m.marathon, &m.gateway, &m.plain, &m.saved} {
+	for _, l := range []*later{&m.mesos, &m.marathon, &m.gateway, &m.plain, &m.saved, &m.images} {
 		l.reason = m.seat.Reason
 	}
 	g, ctx := errgroup.WithContext(ctx)
@@ -118,7 +118,7 @@ type masterHost struct {
 	log     *slog.Logger
 	creds   *pki.Credentials
 
-	mesos, marathon, gateway, plain, saved later
+	mesos, marathon, gateway, plain, saved, images later
 }
 
 // serve opens the ports. What needs the store answers 503 until start.
@@ -136,6 +136,10 @@ func (m *masterHost) serve(ctx context.Context, g *errgroup.Group, sign http.Han
 		return err
 	}
 	plain, err := server.Listen(ctx, at(m.cfg.Host.Addr, config.PortGatewayPlain))
+	if err != nil {
+		return err
+	}
+	images, err := server.Listen(ctx, at(m.cfg.Host.Addr, config.PortRegistry))
 	if err != nil {
 		return err
 	}
@@ -159,6 +163,7 @@ func (m *masterHost) serve(ctx context.Context, g *errgroup.Group, sign http.Han
 			server.Endpoint{Name: "marathon loopback", Listener: marathonPlain, Handler: &m.marathon},
 			server.Endpoint{Name: "gateway", Listener: front, TLS: m.creds.PublicServerTLS(), Handler: &m.gateway},
 			server.Endpoint{Name: "gateway plain", Listener: plain, Handler: &m.plain},
+			server.Endpoint{Name: "registry", Listener: images, TLS: m.creds.ServerTLS(false), Handler: &m.images},
 		)
 	})
 	return nil
@@ -216,6 +221,9 @@ func (m *masterHost) start(ctx context.Context, g *errgroup.Group, member *etcd.
 		Log:        m.log.With("part", "gateway"),
 	})
 	if err != nil {
+		return err
+	}
+	if err := m.registry(ctx, g, store, users, first.UID); err != nil {
 		return err
 	}
 	m.gateway.set(door)

@@ -37,7 +37,7 @@ const (
 // ports lists what a role listens on; others would be in the way.
 func ports(role string) []int {
 	if role == roleMaster {
-		return []int{config.PortGateway, config.PortGatewayPlain, config.PortMaster, config.PortOrchestrator, config.PortEtcdPeer}
+		return []int{config.PortGateway, config.PortGatewayPlain, config.PortMaster, config.PortOrchestrator, config.PortEtcdPeer, config.PortRegistry}
 	}
 	return []int{config.PortAgent}
 }

@@ -224,7 +224,7 @@ func TestCollectInstalled(t *testing.T) {
 	if p := s2.Peers[0]; !slices.Equal(p.Busy, []int{5050}) || len(p.Ports) > 0 || !p.DNS {
 		t.Errorf("m2 calls %+v", p)
 	}
-	if p := s1.Peers[0]; len(p.Ports) != 4 {
+	if p := s1.Peers[0]; len(p.Ports) != 5 {
 		t.Errorf("m1 calls %+v", p)
 	}
 }

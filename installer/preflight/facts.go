@@ -32,7 +32,7 @@ func script() string {
 	return "PORTS='" + strings.Join(ports, " ") + "'\n" + factsScript
 }
 
-var allPorts = []int{config.PortGateway, config.PortGatewayPlain, config.PortMaster, config.PortAgent, config.PortOrchestrator, config.PortEtcdPeer, config.PortDNS}
+var allPorts = []int{config.PortGateway, config.PortGatewayPlain, config.PortMaster, config.PortAgent, config.PortOrchestrator, config.PortEtcdPeer, config.PortDNS, config.PortRegistry}
 
 // Facts is what a host told of itself: by key, the values in the order they
 // came. facts.sh says what there is.

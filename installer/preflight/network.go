@@ -16,7 +16,7 @@ func ports(r Role) map[int]string {
 		return map[int]string{config.PortAgent: "the agent"}
 	}
 	return map[int]string{config.PortGateway: "the gateway", config.PortGatewayPlain: "its redirect", config.PortMaster: "the master",
-		config.PortOrchestrator: "apps", config.PortEtcdPeer: "etcd"}
+		config.PortOrchestrator: "apps", config.PortEtcdPeer: "etcd", config.PortRegistry: "images"}
 }
 
 // onLoopback are the ports that are served in clear on loopback, too.

@@ -37,9 +37,9 @@ func needs(from, to Role) []int {
 	m := topology.RoleMaster
 	switch {
 	case from == m && to == m:
-		return []int{config.PortMaster, config.PortEtcdPeer, config.PortOrchestrator, config.PortGateway}
+		return []int{config.PortMaster, config.PortEtcdPeer, config.PortOrchestrator, config.PortGateway, config.PortRegistry}
 	case to == m:
-		return []int{config.PortMaster}
+		return []int{config.PortMaster, config.PortRegistry}
 	case from == m:
 		return []int{config.PortAgent, taskPort}
 	default:
