@@ -98,8 +98,11 @@ func serve(ctx context.Context, log *slog.Logger, e Endpoint) error {
 	return nil
 }
 
-// Logged writes one debug line per request and turns a panic into a logged
-// error and a 500, when nothing was sent yet. Run wraps every handler in it.
+// Logged writes one debug line per request, and sees to it that a handler that
+// did not finish does not look as if it had, when nothing was sent yet: a panic
+// becomes a logged error and a 500, and a request whose context ended, as all
+// do when the server stops, a 503. Without an answer of the handler's net/http
+// would send 200. Run wraps every handler in it.
 func Logged(log *slog.Logger, h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
@@ -120,6 +123,9 @@ func Logged(log *slog.Logger, h http.Handler) http.Handler {
 				"bytes", rec.bytes, "duration", time.Since(start), "remote", r.RemoteAddr)
 		}()
 		h.ServeHTTP(rec, r)
+		if rec.status == 0 && r.Context().Err() != nil {
+			http.Error(rec, "503 Service Unavailable: this server stops", http.StatusServiceUnavailable)
+		}
 	})
 }
 

@@ -111,6 +111,40 @@ func TestStopCuts(t *testing.T) {
 	})
 }
 
+// A handler that gives up because the server stops has not done what it was
+// asked, and 200 would say so.
+func TestStoppedIsNot200(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		mem := server.NewMemory()
+		client := mem.Client()
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() {
+			done <- server.Run(ctx, quiet, server.Endpoint{Name: "test", Listener: mem, Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })})
+		}()
+		status := make(chan int, 1)
+		go func() {
+			resp, err := client.Post("http://x/", "", nil)
+			if err != nil {
+				t.Error(err)
+				status <- 0
+				return
+			}
+			_ = resp.Body.Close()
+			status <- resp.StatusCode
+		}()
+		synctest.Wait()
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run = %v", err)
+		}
+		if got := <-status; got != http.StatusServiceUnavailable {
+			t.Errorf("a request that was given up got %d", got)
+		}
+		client.CloseIdleConnections()
+	})
+}
+
 func TestPanicIs500(t *testing.T) {
 	var out bytes.Buffer
 	log := slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug}))
