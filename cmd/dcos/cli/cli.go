@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"dcos.example/dcos/cmd/dcos/catalog"
 	"dcos.example/dcos/cmd/dcos/console"
 	"dcos.example/dcos/runtime/config"
 	"dcos.example/dcos/runtime/fault"
@@ -30,6 +31,7 @@ func (e exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(e)
 func Run(ctx context.Context, env Env) int {
 	a := &app{console.Console{Env: env, Log: slog.New(slog.DiscardHandler)}}
 	root := a.root()
+	a.addService(ctx, root)
 	root.SetArgs(env.Args)
 	root.SetIn(env.Stdin)
 	root.SetOut(env.Stdout)
@@ -65,6 +67,8 @@ func (a *app) root() *cobra.Command {
   dcos task list                        what runs, and where
   dcos task log -f TASK                 what a task says
   dcos task exec -it TASK sh            look inside
+  dcos package install kafka            install a package
+  dcos kafka plan status                what a service does: dcos NAME COMMAND
 
 A TASK is an ID, or any part of an ID or name. --json prints what programs read.
 Exit codes: 0 done, 1 failed, 2 wrong usage or input; task exec ends as its command does.
@@ -77,7 +81,7 @@ DCOS_DIR, DCOS_CLUSTER, DCOS_URL and DCOS_ACS_TOKEN stand above what is remember
 			a.Log = slog.New(slog.NewTextHandler(a.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
 		}
 	}
-	root.AddCommand(a.clusterCmd(), a.authCmd(), a.nodeCmd(), a.marathonCmd(), a.taskCmd(), a.serviceCmd(), a.configCmd())
+	root.AddCommand(a.clusterCmd(), a.authCmd(), a.nodeCmd(), a.marathonCmd(), a.taskCmd(), catalog.Command(&a.Console), a.serviceCmd(), a.configCmd())
 	a.complete(root)
 	return root
 }

@@ -3,16 +3,13 @@ package cli
 import (
 	"context"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
+	"dcos.example/dcos/cmd/dcos/console"
 	"dcos.example/dcos/cmd/dcos/profile"
 	"dcos.example/dcos/runtime/api/marathon"
 )
-
-// patience bounds how long a shell waits for words that a key asked for.
-const patience = 2 * time.Second
 
 // complete teaches commands the words that the cluster knows: what a shell
 // offers for their first argument.
@@ -26,25 +23,28 @@ func (a *app) complete(root *cobra.Command) {
 		"cluster attach": a.clusterNames, "cluster remove": a.clusterNames,
 		"config show": settingWords, "config set": settingWords,
 	}
+	root.ValidArgsFunction = first(a.serviceNames)
+	if cmd, _, err := root.Find([]string{"service"}); err == nil {
+		cmd.ValidArgsFunction = first(a.serviceNames)
+	}
 	for path, list := range words {
 		cmd, _, err := root.Find(strings.Fields(path))
 		if err != nil || cmd.CommandPath() != root.Name()+" "+path {
 			panic("complete " + path + ": there is no such command")
 		}
-		cmd.ValidArgsFunction = func(cmd *cobra.Command, args []string, start string) ([]string, cobra.ShellCompDirective) {
-			if len(args) > 0 {
-				return nil, cobra.ShellCompDirectiveDefault
-			}
-			ctx, cancel := context.WithTimeout(cmd.Context(), patience)
-			defer cancel()
-			var fit []string
-			for _, w := range list(ctx) {
-				if strings.HasPrefix(w, start) {
-					fit = append(fit, w)
-				}
-			}
-			return fit, cobra.ShellCompDirectiveNoFileComp
+		cmd.ValidArgsFunction = first(list)
+	}
+}
+
+// first completes the first argument.
+func first(list func(context.Context) []string) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, start string) ([]string, cobra.ShellCompDirective) {
+		if len(args) > 0 {
+			return nil, cobra.ShellCompDirectiveDefault
 		}
+		ctx, cancel := context.WithTimeout(cmd.Context(), console.Patience)
+		defer cancel()
+		return console.Fitting(list(ctx), start), cobra.ShellCompDirectiveNoFileComp
 	}
 }
 

@@ -3,7 +3,6 @@ package cli
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"net"
 	"slices"
 	"strings"
@@ -156,72 +155,4 @@ func pidIP(pid string) string {
 
 func domain(d *mesos.DomainInfo) (region, zone string) {
 	return d.GetFaultDomain().GetRegion().GetName(), d.GetFaultDomain().GetZone().GetName()
-}
-
-func (a *app) serviceCmd() *cobra.Command {
-	var asJSON, inactive bool
-	list := console.Command("list", "List frameworks", cobra.NoArgs, func(ctx context.Context, _ []string) error {
-		cl, err := a.Connect()
-		if err != nil {
-			return err
-		}
-		const op = "list services"
-		fws, err := cl.Master(ctx, op, &master.Call{Type: master.Call_GET_FRAMEWORKS.Enum()})
-		if err != nil {
-			return err
-		}
-		tasks, err := cl.Master(ctx, op, &master.Call{Type: master.Call_GET_TASKS.Enum()})
-		if err != nil {
-			return err
-		}
-		count := map[string]int{}
-		used := map[string]map[string]float64{}
-		for _, t := range tasks.GetGetTasks().GetTasks() {
-			id := t.GetFrameworkId().GetValue()
-			count[id]++
-			if used[id] == nil {
-				used[id] = map[string]float64{}
-			}
-			for _, r := range t.GetResources() {
-				used[id][r.GetName()] += r.GetScalar().GetValue()
-			}
-		}
-		type service struct {
-			Name   string  `json:"name"`
-			Host   string  `json:"hostname"`
-			Active bool    `json:"active"`
-			Tasks  int     `json:"tasks"`
-			CPU    float64 `json:"cpus"`
-			Mem    float64 `json:"mem"`
-			Disk   float64 `json:"disk"`
-			ID     string  `json:"id"`
-			WebUI  string  `json:"webui_url,omitempty"`
-		}
-		all := []service{}
-		for _, f := range fws.GetGetFrameworks().GetFrameworks() {
-			if !f.GetActive() && !inactive {
-				continue
-			}
-			info := f.GetFrameworkInfo()
-			id := info.GetId().GetValue()
-			all = append(all, service{info.GetName(), info.GetHostname(), f.GetActive(), count[id], used[id]["cpus"], used[id]["mem"], used[id]["disk"], id, info.GetWebuiUrl()})
-		}
-		slices.SortFunc(all, func(a, b service) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID)) })
-		if asJSON {
-			return a.JSON(all)
-		}
-		var rows [][]string
-		for _, s := range all {
-			active := "False"
-			if s.Active {
-				active = "True"
-			}
-			rows = append(rows, []string{s.Name, console.OrDash(s.Host), active, fmt.Sprint(s.Tasks), fmt.Sprint(s.CPU), fmt.Sprint(s.Mem), fmt.Sprint(s.Disk), s.ID})
-		}
-		a.Table([]string{"NAME", "HOST", "ACTIVE", "TASKS", "CPU", "MEM", "DISK", "ID"}, rows)
-		return nil
-	})
-	list.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	list.Flags().BoolVar(&inactive, "inactive", false, "also frameworks that are disconnected")
-	return console.Group("service", "Show the frameworks of the cluster", list)
 }

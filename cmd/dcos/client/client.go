@@ -23,6 +23,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"dcos.example/dcos/cmd/dcos/profile"
+	"dcos.example/dcos/runtime/api/cosmos"
 	"dcos.example/dcos/runtime/api/mesos/agent"
 	"dcos.example/dcos/runtime/api/mesos/master"
 	"dcos.example/dcos/runtime/api/wire"
@@ -323,6 +324,22 @@ func refusal(resp *http.Response, b []byte) *Refusal {
 		r.Text += "\n  " + one
 	}
 	return r
+}
+
+// Cosmos calls the package API, which wants its own media types.
+func (c *Client) Cosmos(ctx context.Context, op string, call cosmos.Call, in, out any) error {
+	b, err := json.Marshal(in)
+	if err != nil {
+		return fault.New(op, fault.Internal, err)
+	}
+	path := call.Path
+	if strings.HasPrefix(path, "/service/") { // where services have theirs
+		path = "/cosmos" + path
+	}
+	return c.Call(ctx, op, Request{
+		Method: http.MethodPost, Path: path, Body: bytes.NewReader(b),
+		Header: map[string]string{"Content-Type": call.Request, "Accept": call.Accept[0]},
+	}, out)
 }
 
 // Master calls the operator API of the leading master.

@@ -55,7 +55,11 @@ func Ran(err error) bool {
 func Group(use, short string, subs ...*cobra.Command) *cobra.Command {
 	cmd := &cobra.Command{Use: use, Short: short, Args: cobra.ArbitraryArgs, RunE: func(cmd *cobra.Command, args []string) error {
 		if len(args) > 0 {
-			return fmt.Errorf("`%s` has no subcommand %q; see `%s --help`", cmd.CommandPath(), args[0], cmd.CommandPath())
+			var known []string
+			for _, c := range cmd.Commands() {
+				known = append(known, c.Name())
+			}
+			return fmt.Errorf("`%s` has no subcommand %q; see `%s --help`.%s", cmd.CommandPath(), args[0], cmd.CommandPath(), Similar(args[0], known))
 		}
 		return cmd.Help()
 	}}
@@ -65,12 +69,17 @@ func Group(use, short string, subs ...*cobra.Command) *cobra.Command {
 
 // Command is one that does something.
 func Command(use, short string, args cobra.PositionalArgs, run func(ctx context.Context, args []string) error) *cobra.Command {
-	return &cobra.Command{Use: use, Short: short, Args: args, RunE: func(cmd *cobra.Command, args []string) error {
+	return &cobra.Command{Use: use, Short: short, Args: args, RunE: Run(run)}
+}
+
+// Run marks the errors of run as those of a command that ran.
+func Run(run func(ctx context.Context, args []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
 		if err := run(cmd.Context(), args); err != nil {
 			return failure{err}
 		}
 		return nil
-	}}
+	}
 }
 
 // Connect returns a client of the cluster that commands talk to.
@@ -254,4 +263,18 @@ func JSONObject(name string) (map[string]any, error) {
 		return nil, fault.Newf(op, fault.Invalid, "line 1, column 1: it must be an object: { … }")
 	}
 	return m, nil
+}
+
+// Patience bounds how long a shell waits for words that a key asked for.
+const Patience = 2 * time.Second
+
+// Fitting returns the words that begin with start.
+func Fitting(words []string, start string) []string {
+	var fit []string
+	for _, w := range words {
+		if strings.HasPrefix(w, start) {
+			fit = append(fit, w)
+		}
+	}
+	return fit
 }
