@@ -300,6 +300,39 @@ type agent struct {
 	stream string
 	down   <-chan *agentlink.Downlink
 	hangup func()
+
+	mu   sync.Mutex
+	kept *agentlink.CheckpointResources // on its disk; nil: what sub says
+	// keep, when set, answers a document in the agent's stead: an error, which
+	// may be "", and whether to answer at all.
+	keep func(*agentlink.CheckpointResources) (string, bool)
+}
+
+// onKeep sets keep; nil keeps everything.
+func (a *agent) onKeep(f func(*agentlink.CheckpointResources) (string, bool)) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.keep = f
+}
+
+// checkpoint does with a document what the protocol asks for.
+func (a *agent) checkpoint(d *agentlink.CheckpointResources) *agentlink.Uplink {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	message, answer := "", true
+	if a.keep != nil {
+		message, answer = a.keep(d)
+	}
+	r := &agentlink.ResourcesCheckpointed{Version: d.Version}
+	if message != "" {
+		r.Error = &message
+	} else if answer {
+		a.kept = d
+	}
+	if !answer {
+		return nil
+	}
+	return &agentlink.Uplink{ResourcesCheckpointed: r}
 }
 
 func agentInfo(host, res string) *agentlink.Subscribe {
@@ -307,6 +340,9 @@ func agentInfo(host, res string) *agentlink.Subscribe {
 		Agent:    &mesos.AgentInfo{Hostname: proto.String(host), Resources: resource.MustParse(res).Proto()},
 		Version:  proto.String("0.1.0"),
 		Endpoint: proto.String(host + ":5051"),
+		Capabilities: []*mesos.AgentInfo_Capability{
+			{Type: mesos.AgentInfo_Capability_RESERVATION_REFINEMENT.Enum()}, {Type: mesos.AgentInfo_Capability_AGENT_OPERATION_FEEDBACK.Enum()},
+		},
 	}
 }
 
@@ -321,6 +357,11 @@ func (c *cluster) agent(sub *agentlink.Subscribe) *agent {
 func (a *agent) connect() {
 	t := a.c.t
 	t.Helper()
+	a.mu.Lock()
+	if a.kept != nil {
+		a.sub.CheckpointedResources, a.sub.Operations = a.kept.Resources, a.kept.Operations
+	}
+	a.mu.Unlock()
 	b, err := wire.Protobuf.Marshal(a.sub)
 	if err != nil {
 		t.Fatal(err)
@@ -345,16 +386,24 @@ func (a *agent) connect() {
 	go func() {
 		defer close(down)
 		for d := range all {
+			var up *agentlink.Uplink
 			if d.Ping != nil {
-				b, _ := wire.Protobuf.Marshal(&agentlink.Uplink{AgentId: id, StreamId: &stream, Pong: &agentlink.Pong{}})
+				up = &agentlink.Uplink{Pong: &agentlink.Pong{}}
+			} else {
+				down <- d
+			}
+			if d.CheckpointResources != nil {
+				up = a.checkpoint(d.CheckpointResources)
+			}
+			if up != nil {
+				up.AgentId, up.StreamId = id, &stream
+				b, _ := wire.Protobuf.Marshal(up)
 				req, _ := http.NewRequestWithContext(ctx, http.MethodPost, a.c.url+"/agentlink/v1/call", bytes.NewReader(b))
 				req.Header.Set("Content-Type", wire.TypeProtobuf)
 				if resp, err := http.DefaultClient.Do(req); err == nil {
 					resp.Body.Close()
 				}
-				continue
 			}
-			down <- d
 		}
 	}()
 }

@@ -9,6 +9,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"strconv"
 	"strings"
@@ -108,8 +109,8 @@ func (m *Master) Run(ctx context.Context, store state.Backend) error {
 		"/agentlink/v1/subscribe": m.agentsOnly(httpapi.AgentSubscribe(c, time.Duration(cfg.AgentPing))),
 		"/agentlink/v1/call":      m.agentsOnly(httpapi.AgentCall(c)),
 	}}
-	for path, h := range httpapi.Maintenance(c, mayChange) {
-		t.routes[path] = h
+	for _, more := range []map[string]http.Handler{httpapi.Maintenance(c, mayChange), httpapi.Operations(c, mayChange)} {
+		maps.Copy(t.routes, more)
 	}
 	for path, view := range legacy.Views() {
 		t.routes[path] = view.Handler(c, m.self)

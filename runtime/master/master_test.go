@@ -299,8 +299,6 @@ func TestReserveCreateLaunchInOneAccept(t *testing.T) {
 	})
 	// The agent comes back with its checkpoint: the volume is still there.
 	a.hangup()
-	kept, _ := resource.FromProto(append(reserved.Proto()[:1], volume))
-	a.sub.CheckpointedResources = kept.Proto()
 	a.connect()
 	eventually(t, "reservations survive", func() bool {
 		s := c.operate(wire.JSON, &master.Call{Type: master.Call_GET_AGENTS.Enum()}).GetAgents.Agents[0]

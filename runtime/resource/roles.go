@@ -116,6 +116,22 @@ func (r Resources) Checkpointed() Resources {
 	return r.Filter(func(i Item) bool { return i.Dynamic() || i.VolumeID() != "" })
 }
 
+// Configured returns r as the agent's configuration has it: without volumes and
+// dynamic reservations.
+func (r Resources) Configured() Resources {
+	return r.WithoutVolumes().mapItems(func(i Item) Item {
+		if i.Dynamic() {
+			m := metaOf(i)
+			m.reservations = nil
+			if first := i.meta.reservations[0]; first.Static {
+				m.reservations = []Reservation{first}
+			}
+			i.meta = seal(m)
+		}
+		return i
+	})
+}
+
 // Flatten returns the bare quantities: without reservations, allocation and
 // volumes, merged by name.
 func (r Resources) Flatten() Resources {

@@ -4,6 +4,7 @@ package about
 
 import (
 	"runtime"
+	"strings"
 	"time"
 
 	mesos "dcos.example/dcos/runtime/api/mesos"
@@ -50,6 +51,17 @@ func (a About) Metrics(c *core.Core) map[string]float64 {
 		"invalid_executor_to_framework_messages", "task_lost/source_master/reason_invalid_offers",
 	} {
 		m["master/"+name] = float64(counters[name])
+	}
+	for name, n := range counters {
+		if strings.HasPrefix(name, "operations/") || strings.Contains(name, "operation_status_update") || name == "messages_reconcile_operations" {
+			m["master/"+name] = float64(n)
+		}
+	}
+	m["master/operations/pending"] = 0
+	for _, o := range s.Operations {
+		if o.GetLatestStatus().GetState() == mesos.OperationState_OPERATION_PENDING {
+			m["master/operations/pending"]++
+		}
 	}
 	for _, n := range []string{"staging", "starting", "running", "killing", "unreachable"} {
 		m["master/tasks_"+n] = 0

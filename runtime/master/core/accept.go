@@ -5,8 +5,6 @@ import (
 	"math"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-
 	"dcos.example/dcos/runtime/allocator"
 	"dcos.example/dcos/runtime/api/agentlink"
 	mesos "dcos.example/dcos/runtime/api/mesos"
@@ -87,9 +85,14 @@ func (c *Core) Accept(id task.FrameworkID, call *scheduler.Call_Accept) {
 		x.rest = x.rest.Add(o.res)
 		c.counters["frameworks/"+string(id)+"/offers/accepted"]++
 	}
+	if once := x.rest.Distinct(); once.Len() != x.rest.Len() { // each offer had the shared volumes
+		c.alloc.Recover(c.cfg.Now(), x.agent.id, f.id, x.rest.Sub(once), allocator.Refusal{})
+		x.rest = once
+	}
 	for _, op := range call.Operations {
 		x.apply(op)
 	}
+	c.flush(x.agent)
 	c.alloc.Recover(c.cfg.Now(), x.agent.id, f.id, x.rest, allocator.Refusal{For: refusal(call.Filters), Pass: !x.done})
 	c.changed()
 }
@@ -140,37 +143,25 @@ func (c *Core) drop(f *framework, op *mesos.Offer_Operation, err error) {
 	}
 }
 
-// operationError tells of a failed operation, if the framework asked to be told.
-func (c *Core) operationError(f *framework, op *mesos.Offer_Operation, err error) {
-	c.log.Warn("operation is refused", "framework", f.id, "operation", op.GetType(), "err", err)
-	if op.Id != nil {
-		f.send(&scheduler.Event{Type: scheduler.Event_UPDATE_OPERATION_STATUS.Enum(), UpdateOperationStatus: &scheduler.Event_UpdateOperationStatus{
-			Status: &mesos.OperationStatus{OperationId: op.Id, State: mesos.OperationState_OPERATION_ERROR.Enum(), Message: proto.String(err.Error())},
-		}})
-	}
-}
-
 func (x *acceptance) apply(op *mesos.Offer_Operation) {
 	switch op.GetType() {
 	case mesos.Offer_Operation_LAUNCH:
+		x.c.flush(x.agent) // a task comes after what it is made of
 		for _, t := range op.GetLaunch().GetTaskInfos() {
+			if op.Id != nil {
+				x.refuse(t, mesos.TaskStatus_REASON_TASK_INVALID, "'id' must not be set in a LAUNCH operation")
+				continue
+			}
 			x.launch(t)
 		}
-		return
 	case mesos.Offer_Operation_LAUNCH_GROUP:
 		for _, t := range op.GetLaunchGroup().GetTaskGroup().GetTasks() {
 			x.refuse(t, mesos.TaskStatus_REASON_TASK_GROUP_INVALID, "Task groups are not supported by this release")
 		}
-		return
-	}
-	if err := x.convert(op); err != nil {
-		x.c.operationError(x.f, op, err)
-		return
-	}
-	if op.Id != nil {
-		x.f.send(&scheduler.Event{Type: scheduler.Event_UPDATE_OPERATION_STATUS.Enum(), UpdateOperationStatus: &scheduler.Event_UpdateOperationStatus{
-			Status: &mesos.OperationStatus{OperationId: op.Id, AgentId: x.agent.info.Id, State: mesos.OperationState_OPERATION_FINISHED.Enum()},
-		}})
+	default:
+		if err := x.convert(op); err != nil {
+			x.c.operationError(x.f, op, err)
+		}
 	}
 }
 
@@ -216,7 +207,9 @@ func (x *acceptance) launch(t *mesos.TaskInfo) {
 			f.used = f.used.Add(scalars(executorUse))
 		}
 	}
-	x.rest, x.done = x.rest.Sub(use).Sub(executorUse), true
+	// A shared volume stays in the offer for the next task.
+	c.alloc.Use(a.id, f.id, use.Add(executorUse).Filter(resource.Item.Shared))
+	x.rest, x.done = x.rest.Sub(use.Exclusive()).Sub(executorUse.Exclusive()), true
 	r := &record{key: taskKey{f.id, task.ID(t.GetTaskId().GetValue())}, view: f.newTask(t, use), state: task.Staging, agent: a.id, res: use, held: true}
 	f.tasks[r.key.id], a.tasks[r.key] = r, r
 	f.used = f.used.Add(scalars(use))
@@ -229,92 +222,34 @@ func (x *acceptance) launch(t *mesos.TaskInfo) {
 }
 
 // convert applies an operation that turns resources into others, on the offer,
-// in the books and on the agent.
+// in the books and, with flush, on the agent.
 func (x *acceptance) convert(op *mesos.Offer_Operation) error {
-	from, to, err := x.conversion(op)
+	c, f, a := x.c, x.f, x.agent
+	if op.Id != nil {
+		if err := validate.ID(op.Id.GetValue()); err != nil {
+			return fmt.Errorf("Operation ID is invalid: %w", err)
+		}
+		if f.operations[op.Id.GetValue()] != nil {
+			return fmt.Errorf("Operation has duplicate ID: %s", op.Id.GetValue())
+		}
+	}
+	if !a.takesOperations() {
+		return errNoOperations
+	}
+	from, to, err := validate.Conversion(op, validate.Asking{
+		Role: x.role, Principal: f.info.GetPrincipal(), Refinement: f.refinement, Shared: f.shared,
+		Total: a.total, InUse: a.usesVolume,
+	})
 	if err != nil {
 		return err
 	}
 	if !x.rest.Contains(from) {
 		return fmt.Errorf("%s is not contained in the offered resources %s", from.Unallocate(), x.rest.Unallocate())
 	}
-	x.c.alloc.Replace(x.agent.id, x.f.id, from, to)
+	c.rescindShared(a, from)
+	c.alloc.Replace(a.id, f.id, from, to)
 	x.rest = x.rest.Sub(from).Add(to)
-	x.agent.total = x.agent.total.Sub(from.Unallocate()).Add(to.Unallocate())
-	x.agent.send(&agentlink.Downlink{CheckpointResources: &agentlink.CheckpointResources{Resources: x.agent.total.Checkpointed().Proto()}})
+	c.operate(a, f, op, from, to)
 	x.done = true
 	return nil
-}
-
-func (x *acceptance) conversion(op *mesos.Offer_Operation) (from, to resource.Resources, err error) {
-	read := func(ps []*mesos.Resource) resource.Resources {
-		var r resource.Resources
-		if err == nil {
-			r, err = resource.FromProto(ps)
-		}
-		return r.Allocate(x.role)
-	}
-	switch op.GetType() {
-	case mesos.Offer_Operation_RESERVE:
-		if len(op.GetReserve().GetSource()) > 0 {
-			return from, to, fmt.Errorf("RESERVE with source is not supported")
-		}
-		if to = read(op.GetReserve().GetResources()); err != nil {
-			return from, to, err
-		}
-		for it := range to.All() {
-			res := it.Reservations()
-			if len(res) == 0 || res[len(res)-1].Static {
-				return from, to, fmt.Errorf("%s has no dynamic reservation", it)
-			}
-			last := res[len(res)-1]
-			if last.Role != x.role && !resource.IsAncestor(x.role, last.Role) {
-				return from, to, fmt.Errorf("a reservation for role '%s' cannot be made with an offer for role '%s'", last.Role, x.role)
-			}
-			if last.Principal != x.f.info.GetPrincipal() {
-				return from, to, fmt.Errorf("a reservation must carry the framework's principal '%s', not '%s'", x.f.info.GetPrincipal(), last.Principal)
-			}
-		}
-		from, err = to.Pop()
-	case mesos.Offer_Operation_UNRESERVE:
-		if from = read(op.GetUnreserve().GetResources()); err == nil {
-			to, err = from.Pop()
-		}
-	case mesos.Offer_Operation_CREATE:
-		if to = read(op.GetCreate().GetVolumes()); err != nil {
-			return from, to, err
-		}
-		for it := range to.All() {
-			switch {
-			case it.VolumeID() == "":
-				return from, to, fmt.Errorf("%s is not a persistent volume", it)
-			case !it.Reserved():
-				return from, to, fmt.Errorf("a persistent volume cannot be created from unreserved resources")
-			case it.Shared():
-				return from, to, fmt.Errorf("shared volumes are not supported")
-			case x.hasVolume(it):
-				return from, to, fmt.Errorf("persistence ID '%s' is in use for role '%s'", it.VolumeID(), it.Role())
-			}
-			if err := validate.ID(it.VolumeID()); err != nil {
-				return from, to, fmt.Errorf("persistence %w", err)
-			}
-		}
-		from = to.WithoutVolumes()
-	case mesos.Offer_Operation_DESTROY:
-		if from = read(op.GetDestroy().GetVolumes()); err == nil {
-			to = from.WithoutVolumes()
-		}
-	default:
-		err = fmt.Errorf("operation %s is not supported by this release", op.GetType())
-	}
-	return from, to, err
-}
-
-func (x *acceptance) hasVolume(v resource.Item) bool {
-	for it := range x.agent.total.All() {
-		if it.VolumeID() == v.VolumeID() && it.Role() == v.Role() {
-			return true
-		}
-	}
-	return false
 }

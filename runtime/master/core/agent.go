@@ -62,35 +62,19 @@ func (a *agent) hasFramework(id task.FrameworkID) bool {
 func PingDownlink() *agentlink.Downlink { return &agentlink.Downlink{Ping: &agentlink.Ping{}} }
 
 // totalOf returns what the agent has: its configured resources with dynamic
-// reservations and volumes that it has on disk.
-func totalOf(sub *agentlink.Subscribe) (resource.Resources, error) {
-	total, err := resource.FromProto(sub.GetAgent().GetResources())
+// reservations and volumes that it has on disk. missing is what these were made
+// of that the configuration has no more; they hold all the same.
+func totalOf(sub *agentlink.Subscribe) (total, missing resource.Resources, err error) {
+	configured, err := resource.FromProto(sub.GetAgent().GetResources())
 	if err != nil {
-		return total, err
+		return total, missing, err
 	}
 	kept, err := resource.FromProto(sub.CheckpointedResources)
 	if err != nil {
-		return total, err
+		return total, missing, err
 	}
-	for it := range kept.All() {
-		now := resource.Of(it)
-		was := now.WithoutVolumes()
-		for item := range was.All() {
-			if !item.Dynamic() {
-				break
-			}
-			if was, err = was.Pop(); err != nil {
-				return total, err
-			}
-			for range item.Reservations()[1:] {
-				if popped, err := was.Pop(); err == nil {
-					was = popped
-				}
-			}
-		}
-		total = total.Sub(was).Add(now)
-	}
-	return total, nil
+	was := kept.Configured()
+	return configured.Sub(was).Add(kept.Unallocate()), was.Sub(configured), nil
 }
 
 // SubscribeAgent admits an agent and opens its stream. An agent that may not
@@ -98,7 +82,7 @@ func totalOf(sub *agentlink.Subscribe) (resource.Resources, error) {
 func (c *Core) SubscribeAgent(ctx context.Context, sub *agentlink.Subscribe) (task.AgentID, *session.Stream, error) {
 	const op = "subscribe agent"
 	now := c.cfg.Now()
-	total, err := totalOf(sub)
+	total, missing, err := totalOf(sub)
 	if err != nil {
 		return "", nil, fault.New(op, fault.Invalid, err)
 	}
@@ -160,6 +144,7 @@ func (c *Core) SubscribeAgent(ctx context.Context, sub *agentlink.Subscribe) (ta
 		a = &agent{
 			id: id, registered: now,
 			tasks: map[taskKey]*record{}, executors: map[executorKey]*executor{}, offers: map[task.OfferID]*offer{},
+			operations: map[string]*operation{},
 		}
 		if r, back := c.recovered[id]; back {
 			a.registered, a.reregistered = r.Since, now
@@ -177,11 +162,15 @@ func (c *Core) SubscribeAgent(ctx context.Context, sub *agentlink.Subscribe) (ta
 	c.offerOrNot(a)
 	a.send(c.registered(info.Id))
 	c.adopt(a, sub)
+	c.adoptOperations(a, sub)
 	c.drainTasks(a)
 	c.maybeEmptied(a)
 	c.syncInverse(id)
 	if !known {
 		c.publish(&master.Event{Type: master.Event_AGENT_ADDED.Enum(), AgentAdded: &master.Event_AgentAdded{Agent: c.viewOf(a).Proto()}})
+	}
+	if !missing.Empty() {
+		c.log.Warn("an agent's configuration lacks what is reserved on it", "agent", id, "missing", missing)
 	}
 	c.log.Info("agent subscribed", "agent", id, "host", info.GetHostname(), "tasks", len(sub.Tasks), "new", !known)
 	c.changed()
@@ -455,6 +444,7 @@ func (c *Core) removeAgent(id task.AgentID, st task.State, reason mesos.TaskStat
 	for key := range a.executors {
 		c.removeExecutor(a, key)
 	}
+	c.abandonOperations(a, st, message)
 	delete(c.agents, id)
 	if c.endpoints[a.endpoint] == id {
 		delete(c.endpoints, a.endpoint)

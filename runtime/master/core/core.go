@@ -77,6 +77,8 @@ type Core struct {
 	inverse    map[task.OfferID]*inverse
 	inverseOf  map[inverseKey]*inverse
 	away       map[task.AgentID]map[taskKey]*record // tasks of unreachable agents
+	unacked    map[*operation]bool                  // told to their framework, not acknowledged
+	stale      map[task.AgentID]bool                // agents whose document can be made smaller
 	subs       []*session.Stream                    // operators, oldest first
 	numbers    struct{ agent, framework, offer uint64 }
 	counters   Counters
@@ -105,6 +107,8 @@ type agent struct {
 	tasks        map[taskKey]*record
 	executors    map[executorKey]*executor
 	offers       map[task.OfferID]*offer
+	operations   map[string]*operation // by uuid
+	document     document
 }
 
 type executorKey struct {
@@ -156,6 +160,7 @@ func New(cfg Config, reg *registry.Registry, log *slog.Logger) *Core {
 		agents: map[task.AgentID]*agent{}, endpoints: map[string]task.AgentID{}, recovered: map[task.AgentID]registry.Agent{},
 		frameworks: map[task.FrameworkID]*framework{}, offers: map[task.OfferID]*offer{},
 		away: map[task.AgentID]map[taskKey]*record{}, counters: Counters{},
+		unacked: map[*operation]bool{}, stale: map[task.AgentID]bool{},
 		leaving: reg.Drained(), inverse: map[task.OfferID]*inverse{}, inverseOf: map[inverseKey]*inverse{},
 	}
 	c.Info = proto.CloneOf(cfg.Info)
@@ -197,6 +202,7 @@ func (c *Core) Run(ctx context.Context) {
 		case <-sweep.C:
 			c.sweep(ctx)
 			c.sweepDrains(ctx)
+			c.sweepOperations()
 		}
 	}
 }

@@ -30,7 +30,7 @@ type framework struct {
 	stream     *session.Stream // nil: not connected
 	recovered  bool            // known from the registry, never connected in this term
 
-	multiRole, refinement, partitionAware bool
+	multiRole, refinement, partitionAware, shared bool
 
 	mover bool // it moves its tasks off draining agents itself
 
@@ -40,6 +40,8 @@ type framework struct {
 	tasks  map[task.ID]*record
 	done   []*mesos.Task // completed, oldest first
 	offers map[task.OfferID]*offer
+
+	operations map[string]*operation // by the id that the framework gave
 
 	used, offered resource.Resources // scalars only: ranges of many agents do not add up
 }
@@ -55,7 +57,7 @@ func failoverTimeout(f *mesos.FrameworkInfo) time.Duration {
 
 // addFramework makes the record of a framework that is not connected.
 func (c *Core) addFramework(id task.FrameworkID, info *mesos.FrameworkInfo, registered time.Time) *framework {
-	f := &framework{id: id, recovered: true, registered: registered, tasks: map[task.ID]*record{}, offers: map[task.OfferID]*offer{}, suppressed: map[string]bool{}}
+	f := &framework{id: id, recovered: true, registered: registered, tasks: map[task.ID]*record{}, offers: map[task.OfferID]*offer{}, suppressed: map[string]bool{}, operations: map[string]*operation{}}
 	f.setInfo(info)
 	c.frameworks[id] = f
 	c.alloc.AddFramework(f.allocatorView(), false)
@@ -68,6 +70,7 @@ func (f *framework) setInfo(info *mesos.FrameworkInfo) {
 	f.multiRole = validate.HasCapability(info, mesos.FrameworkInfo_Capability_MULTI_ROLE)
 	f.refinement = validate.HasCapability(info, mesos.FrameworkInfo_Capability_RESERVATION_REFINEMENT)
 	f.partitionAware = validate.HasCapability(info, mesos.FrameworkInfo_Capability_PARTITION_AWARE)
+	f.shared = validate.HasCapability(info, mesos.FrameworkInfo_Capability_SHARED_RESOURCES)
 	f.mover = slices.ContainsFunc(info.GetLabels().GetLabels(), func(l *mesos.Label) bool {
 		return l.GetKey() == wire.LabelMovesTasks && l.GetValue() == "true"
 	})
@@ -78,7 +81,7 @@ func (f *framework) allocatorView() allocator.Framework {
 		ID: f.id, Roles: f.roles, Refinement: f.refinement,
 		Revocable:   validate.HasCapability(f.info, mesos.FrameworkInfo_Capability_REVOCABLE_RESOURCES),
 		GPU:         validate.HasCapability(f.info, mesos.FrameworkInfo_Capability_GPU_RESOURCES),
-		Shared:      validate.HasCapability(f.info, mesos.FrameworkInfo_Capability_SHARED_RESOURCES),
+		Shared:      f.shared,
 		RegionAware: validate.HasCapability(f.info, mesos.FrameworkInfo_Capability_REGION_AWARE),
 	}
 	for _, r := range f.roles {
@@ -195,6 +198,7 @@ func (c *Core) SubscribeFramework(ctx context.Context, sub *scheduler.Call_Subsc
 			f.sendUpdate(r.unacked)
 		}
 	}
+	c.tellOperations(f)
 	c.syncInversesOf(f)
 	view := f.allocatorView()
 	if accepts != nil {
@@ -361,6 +365,9 @@ func (c *Core) RemoveFramework(ctx context.Context, id task.FrameworkID) error {
 	}
 	c.recoverOffers(f)
 	c.dropInverses(f)
+	for _, o := range f.operations {
+		c.forgetOperation(o)
+	}
 	c.alloc.RemoveFramework(id)
 	if f.stream != nil {
 		f.stream.Close("framework removed")

@@ -33,6 +33,7 @@ type Snapshot struct {
 	Recovered   []*mesos.AgentInfo
 	Frameworks  []FrameworkView
 	Completed   []FrameworkView
+	Operations  []*mesos.Operation // not done, or not acknowledged
 	Subscribers int
 	Offers      int
 	Unreachable int // agents
@@ -109,6 +110,9 @@ func (c *Core) snapshot() *Snapshot {
 	executors := map[task.FrameworkID][]ExecutorView{}
 	for _, a := range c.agents {
 		s.Agents = append(s.Agents, c.viewOf(a))
+		for _, o := range a.operations {
+			s.Operations = append(s.Operations, o.proto(o.status))
+		}
 		for key, e := range a.executors {
 			executors[key.framework] = append(executors[key.framework], ExecutorView{e.info, a.info.Id})
 		}
@@ -136,7 +140,8 @@ func (c *Core) viewOf(a *agent) AgentView {
 	return AgentView{
 		Info: a.info, Capabilities: a.capabilities, Version: a.version, PID: a.pid(),
 		Connected: a.connected, Active: a.connected && c.offered(a.id), Drain: c.leaving[a.id],
-		Registered: a.registered, Reregistered: a.reregistered, Total: a.total, Used: a.used, Offered: a.offered,
+		Registered: a.registered, Reregistered: a.reregistered, Total: a.total,
+		Used: a.used.Distinct(), Offered: a.offered.Distinct(),
 	}
 }
 

@@ -66,6 +66,9 @@ func AgentCall(c *core.Core) http.Handler {
 		if up.ExecutorMessage != nil {
 			c.MessageToFramework(id, up.ExecutorMessage)
 		}
+		if up.ResourcesCheckpointed != nil {
+			c.Checkpointed(id, up.ResourcesCheckpointed)
+		}
 		if up.Unregister != nil {
 			if err := c.UnregisterAgent(r.Context(), id); err != nil {
 				failWith(w, err)

@@ -35,6 +35,10 @@ func Operator(c *core.Core, self about.About, mayChange func(*http.Request) bool
 			fail(w, http.StatusForbidden, "an agent's certificate does not allow %s", call.GetType())
 			return
 		}
+		if agent, op, _ := operationOf(call); op != nil {
+			operated(w, c.Operate(r.Context(), task.AgentID(agent.GetValue()), op))
+			return
+		}
 		switch call.GetType() {
 		case master.Call_SUBSCRIBE:
 			watch(c, w, r)
@@ -110,7 +114,8 @@ func checkOperatorCall(call *master.Call) string {
 	case call.GetType() == master.Call_STOP_MAINTENANCE && call.StopMaintenance == nil:
 		return "Expecting 'stop_maintenance' to be present"
 	}
-	return ""
+	_, _, missing := operationOf(call)
+	return missing
 }
 
 func done(w http.ResponseWriter, err error) {
@@ -201,9 +206,9 @@ func read(c *core.Core, self about.About, t master.Call_Type) *master.Response {
 		out.Type, out.GetMaintenanceStatus = master.Response_GET_MAINTENANCE_STATUS.Enum(), &master.Response_GetMaintenanceStatus{Status: c.MaintenanceStatus()}
 	case master.Call_GET_MAINTENANCE_SCHEDULE:
 		out.Type, out.GetMaintenanceSchedule = master.Response_GET_MAINTENANCE_SCHEDULE.Enum(), &master.Response_GetMaintenanceSchedule{Schedule: c.Schedule()}
-	// Of these there are none, as this release has no call that makes one.
 	case master.Call_GET_OPERATIONS:
-		out.Type, out.GetOperations = master.Response_GET_OPERATIONS.Enum(), &master.Response_GetOperations{}
+		out.Type, out.GetOperations = master.Response_GET_OPERATIONS.Enum(), &master.Response_GetOperations{Operations: c.Snapshot().Operations}
+	// Of these there are none, as this release has no call that makes one.
 	case master.Call_GET_WEIGHTS:
 		out.Type, out.GetWeights = master.Response_GET_WEIGHTS.Enum(), &master.Response_GetWeights{}
 	case master.Call_GET_QUOTA:

@@ -182,9 +182,11 @@ func dispatch(c *core.Core, w http.ResponseWriter, r *http.Request, id task.Fram
 		c.AnswerInverse(id, call.AcceptInverseOffers.InverseOfferIds, true)
 	case scheduler.Call_DECLINE_INVERSE_OFFERS:
 		c.AnswerInverse(id, call.DeclineInverseOffers.InverseOfferIds, false)
-	case scheduler.Call_REQUEST, scheduler.Call_ACKNOWLEDGE_OPERATION_STATUS:
-		// Nothing to do: requests do not move the allocator, and operation
-		// statuses carry no uuid.
+	case scheduler.Call_ACKNOWLEDGE_OPERATION_STATUS:
+		c.AcknowledgeOperation(id, call.AcknowledgeOperationStatus)
+	case scheduler.Call_RECONCILE_OPERATIONS:
+		c.ReconcileOperations(id, call.ReconcileOperations)
+	case scheduler.Call_REQUEST: // requests do not move the allocator
 	default:
 		fail(w, http.StatusNotImplemented, "%s is not supported by this release", call.GetType())
 		return

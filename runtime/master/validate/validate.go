@@ -128,7 +128,7 @@ func Task(t *mesos.TaskInfo, l Launch) (use, executor resource.Resources, err er
 			return none, none, err
 		}
 	}
-	if total := use.Add(executor); !l.Available.Contains(total) {
+	if total := use.Add(executor).Distinct(); !l.Available.Distinct().Contains(total) {
 		return none, none, fmt.Errorf("Total resources %s required by task and its executor is more than available %s",
 			total.Unallocate(), l.Available.Unallocate())
 	}
