@@ -195,8 +195,8 @@ func (a *Authority) SignCSR(csrPEM []byte, r Request) (certificatePEM []byte, er
 
 func (a *Authority) sign(pub crypto.PublicKey, r Request) ([]byte, error) {
 	const op = "sign certificate"
-	if r.Role != RoleMaster && r.Role != RoleAgent {
-		return nil, fault.Newf(op, fault.Invalid, "role %q is neither master nor agent", r.Role)
+	if r.Role != RoleMaster && r.Role != RoleAgent && r.Role != roleTask {
+		return nil, fault.Newf(op, fault.Invalid, "there is no role %q", r.Role)
 	}
 	if r.Name == "" {
 		return nil, fault.Newf(op, fault.Invalid, "host has no name")
