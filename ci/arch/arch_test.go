@@ -110,10 +110,10 @@ var allow = map[string][]string{
 // owners lists libraries that exactly these packages may import: what would
 // spread through the code otherwise.
 var owners = map[string][]string{
-	"go.yaml.in/yaml/v3":                  {"installer/dcosconfig", "runtime/api/service"},
+	"go.yaml.in/yaml/v3":                  {"installer/dcosconfig", "runtime/api/service", "universe/images/recipe"},
 	"github.com/santhosh-tekuri/":         {"universe/schema"},
 	"aead.dev/minisign":                   {"installer/bundle"},
-	"github.com/CycloneDX/":               {"installer/bundle/sbom"},
+	"github.com/CycloneDX/":               {"installer/bundle/sbom", "universe/images/sbom"},
 	"go.etcd.io/":                         {"runtime/state/etcd"},
 	"github.com/google/nftables":          {"runtime/balancer/nft", "runtime/agent/network", "providers/local", "ci/lab", "installer/preflight/probe"},
 	"github.com/containerd/containerd/v2": {"runtime/agent", "ci/bench"},

@@ -1,5 +1,6 @@
-// Package images builds OCI images without a container engine or a registry.
-// The same input gives the same bytes.
+// Package images builds OCI images without a container engine or a registry:
+// one static program (WriteArchive), or what a recipe describes (Builder), from
+// the registries of packages. The same input gives the same bytes.
 package images
 
 import (
@@ -43,6 +44,11 @@ func WriteArchive(s Spec, file string) error {
 	if err != nil {
 		return fmt.Errorf("assemble %s: %w", s.Name, err)
 	}
+	return writeLayout(img, s.Name, file)
+}
+
+// writeLayout writes the image, named so, as an archive of an OCI layout.
+func writeLayout(img v1.Image, name, file string) error {
 	dir, err := os.MkdirTemp(filepath.Dir(file), ".image-")
 	if err != nil {
 		return err
@@ -50,11 +56,11 @@ func WriteArchive(s Spec, file string) error {
 	defer os.RemoveAll(dir)
 	index, err := layout.Write(dir, empty.Index)
 	if err != nil {
-		return fmt.Errorf("write layout of %s: %w", s.Name, err)
+		return fmt.Errorf("write layout of %s: %w", name, err)
 	}
-	names := map[string]string{"io.containerd.image.name": s.Name}
+	names := map[string]string{"io.containerd.image.name": name}
 	if err := index.AppendImage(img, layout.WithAnnotations(names)); err != nil {
-		return fmt.Errorf("write layout of %s: %w", s.Name, err)
+		return fmt.Errorf("write layout of %s: %w", name, err)
 	}
 	return archive(dir, file)
 }
