@@ -94,6 +94,7 @@ type Agent struct {
 	boot      string
 	layout    sandbox.Layout
 	volumes   volume.Layout
+	meter     volume.Meter
 	secrets   secret.Store
 	store     *checkpoint.Store
 	updates   *status.Manager
@@ -199,6 +200,9 @@ func (a *Agent) Run(ctx context.Context) error {
 		c := sandbox.Collector{Layout: a.layout, Log: a.o.Log, Live: a.inUse}
 		c.Run(ctx, time.Minute)
 	})
+	if s, ok := a.driver.(imageStore); ok {
+		wg.Go(func() { a.collectImages(ctx, s) })
+	}
 	lctx, unlink := context.WithCancelCause(ctx)
 	defer unlink(nil)
 	a.unlink = unlink
@@ -213,7 +217,8 @@ func (a *Agent) Run(ctx context.Context) error {
 // connect reaches the host's containers and networks. containerd may start
 // after the agent, so it is awaited.
 func (a *Agent) connect(ctx context.Context) (func(), error) {
-	a.driver, a.nets = a.o.Containers, a.o.Networks
+	a.setDriver(a.o.Containers)
+	a.nets = a.o.Networks
 	if a.nets == nil {
 		n, err := network.New(network.Options{
 			Bridge: a.o.Config.Bridge, StateDir: filepath.Join(a.o.Config.WorkDir, "meta", "network"), Log: a.o.Log,
@@ -229,10 +234,11 @@ func (a *Agent) connect(ctx context.Context) (func(), error) {
 	for waited := false; ; waited = true {
 		d, err := container.NewContainerd(ctx, container.Options{
 			Socket: a.o.Config.Containerd, PlainHTTP: a.o.PlainHTTP, Log: a.o.Log,
-			Hide: []string{config.VarDir + "/containerd", config.RunDir},
+			Hide:     []string{config.VarDir + "/containerd", config.RunDir},
+			Registry: container.Registry{Host: config.RegistryHost, Endpoints: a.registries, Client: a.o.Client},
 		})
 		if err == nil {
-			a.driver = d
+			a.setDriver(d)
 			names, err := d.Import(ctx, a.o.ImagesDir)
 			if err != nil {
 				a.o.Log.Error("load images", "dir", a.o.ImagesDir, "error", err)
@@ -256,6 +262,13 @@ func (a *Agent) connect(ctx context.Context) (func(), error) {
 		case <-time.After(500 * time.Millisecond):
 		}
 	}
+}
+
+// setDriver is seen by views, which may ask before the agent is connected.
+func (a *Agent) setDriver(d containers) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.driver = d
 }
 
 // leave kills everything and forgets the agent's id.

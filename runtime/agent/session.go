@@ -348,50 +348,6 @@ func (a *Agent) environment(t *task, d described, address string) []string {
 	}
 }
 
-// networkFiles gives a container that is not on the host's network its own
-// resolv.conf and hosts; an image on the host's network gets the host's.
-func (a *Agent) networkFiles(t *task, d *described) error {
-	const op = "write network files"
-	if d.network == nil {
-		if d.spec.Image != "" {
-			for _, f := range []string{"/etc/resolv.conf", "/etc/hosts"} {
-				if real, err := filepath.EvalSymlinks(f); err == nil {
-					d.spec.Mounts = append(d.spec.Mounts, container.Mount{Source: real, Target: f, ReadOnly: true})
-				}
-			}
-		}
-		return nil
-	}
-	if d.spec.Hostname == "" {
-		d.spec.Hostname = t.containerID[:min(12, len(t.containerID))]
-	}
-	dir := filepath.Join(a.o.Config.WorkDir, "meta", "etc", t.containerID)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return fault.New(op, fault.Internal, err)
-	}
-	hosts := "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n"
-	for _, ip := range t.attachment.IPs {
-		hosts += ip.String() + " " + d.spec.Hostname + "\n"
-	}
-	for _, p := range t.info.GetContainer().GetDocker().GetParameters() {
-		if name, ip, ok := strings.Cut(p.GetValue(), ":"); p.GetKey() == "add-host" && ok {
-			hosts += ip + " " + name + "\n"
-		}
-	}
-	files := map[string]string{"hosts": hosts, "hostname": d.spec.Hostname + "\n"}
-	if gw := t.attachment.Gateway; gw.IsValid() {
-		files["resolv.conf"] = "nameserver " + gw.String() + "\noptions timeout:1 attempts:3\n"
-	}
-	for name, content := range files {
-		f := filepath.Join(dir, name)
-		if err := os.WriteFile(f, []byte(content), 0o644); err != nil {
-			return fault.New(op, fault.Internal, err)
-		}
-		d.spec.Mounts = append(d.spec.Mounts, container.Mount{Source: f, Target: "/etc/" + name})
-	}
-	return nil
-}
-
 // cleanUp removes what a task has on the host beside its sandbox. It may be
 // repeated.
 func (a *Agent) cleanUp(ctx context.Context, t *task) error {

@@ -15,6 +15,7 @@ import (
 	"dcos.example/dcos/runtime/agent/httpapi"
 	"dcos.example/dcos/runtime/agent/life"
 	"dcos.example/dcos/runtime/fault"
+	"dcos.example/dcos/runtime/resource"
 )
 
 // View implements httpapi.Source.
@@ -96,6 +97,7 @@ func (a *Agent) Usage(ctx context.Context, containerID string) (*mesos.ResourceS
 		MemCacheBytes:         proto.Uint64(s.MemoryCache),
 		Processes:             proto.Uint32(uint32(s.Pids)),
 	}
+	r.DiskStatistics = a.volumeStatistics(t)
 	for _, res := range t.info.GetResources() {
 		switch res.GetName() {
 		case "cpus":
@@ -105,6 +107,34 @@ func (a *Agent) Usage(ctx context.Context, containerID string) (*mesos.ResourceS
 		}
 	}
 	return r, nil
+}
+
+// volumeStatistics is how full the task's volumes are.
+func (a *Agent) volumeStatistics(t *task) (out []*mesos.DiskStatistics) {
+	for _, res := range t.info.GetResources() {
+		if res.GetDisk().GetPersistence() == nil {
+			continue
+		}
+		rs, err := resource.FromProto([]*mesos.Resource{res})
+		if err != nil {
+			continue // the task has not got this far with it
+		}
+		for it := range rs.All() {
+			v, ok, err := a.volumes.Of(it)
+			if err != nil || !ok {
+				continue
+			}
+			d := &mesos.DiskStatistics{
+				Persistence: res.GetDisk().GetPersistence(), Source: res.GetDisk().GetSource(),
+				LimitBytes: proto.Uint64(uint64(res.GetScalar().GetValue() * (1 << 20))),
+			}
+			if n, ok := a.meter.Usage(v, time.Now()); ok {
+				d.UsedBytes = proto.Uint64(n)
+			}
+			out = append(out, d)
+		}
+	}
+	return out
 }
 
 // Exec implements httpapi.Source.

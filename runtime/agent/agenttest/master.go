@@ -32,6 +32,8 @@ type Master struct {
 	stream    string
 	subscribe []*agentlink.Subscribe
 	updates   []*agentlink.StatusUpdate
+	kept      []*agentlink.ResourcesCheckpointed
+	version   uint64
 	pongs     int
 }
 
@@ -110,6 +112,9 @@ func (m *Master) serveCall(w http.ResponseWriter, r *http.Request) {
 	if u.GetPong() != nil {
 		m.pongs++
 	}
+	if k := u.GetResourcesCheckpointed(); k != nil {
+		m.kept = append(m.kept, k)
+	}
 	m.updates = append(m.updates, u.GetStatusUpdates()...)
 	if m.AutoAck && m.down != nil {
 		for _, s := range u.GetStatusUpdates() {
@@ -137,6 +142,30 @@ func (m *Master) Send(t testing.TB, d *agentlink.Downlink) {
 		m.down <- d
 		return true
 	})
+}
+
+// Keep entrusts resources to the agent and returns its answer: empty, or why it
+// does not have them.
+func (m *Master) Keep(t testing.TB, rs ...*mesos.Resource) string {
+	t.Helper()
+	m.mu.Lock()
+	m.version++
+	version := m.version
+	m.mu.Unlock()
+	m.Send(t, &agentlink.Downlink{CheckpointResources: &agentlink.CheckpointResources{Resources: rs, Version: &version}})
+	var answer string
+	m.Until(t, "the agent answers for its resources", func() bool {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		for _, k := range m.kept {
+			if k.GetVersion() == version {
+				answer = k.GetError()
+				return true
+			}
+		}
+		return false
+	})
+	return answer
 }
 
 // Drop ends the agent's connection.

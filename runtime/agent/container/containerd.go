@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -41,6 +42,8 @@ type Options struct {
 	CgroupParent string   // default "/dcos"
 	RunDir       string   // default config.RunDir + "/agent": pipes, the host's root
 	PlainHTTP    []string // registries (host or host:port) reached without TLS; loopback always is
+	Registry     Registry // the cluster's own
+	Root         string   // containerd's, on whose disk images are; default config.VarDir + "/containerd"
 	Hide         []string // host directories that containers on the host's root do not see mounts below
 	Log          *slog.Logger
 }
@@ -71,9 +74,14 @@ type Containerd struct {
 	starts  chan struct{} // holds one token per start under way
 	shims   shims
 
-	mu     sync.Mutex
-	images map[string]*image // by normal reference
-	users  map[string]specs.User
+	gc   sync.RWMutex // read by starts, from their image to their container
+	turn atomic.Uint32
+
+	mu      sync.Mutex
+	images  map[string]*image // by normal reference
+	users   map[string]specs.User
+	bundled map[string]bool      // images of archives that are on this host
+	used    map[string]time.Time // images since the last collection
 }
 
 // NewContainerd connects to containerd. It fails with Unavailable when nothing
@@ -86,6 +94,7 @@ func NewContainerd(ctx context.Context, o Options) (*Containerd, error) {
 	setDefault(&o.Snapshotter, "overlayfs")
 	setDefault(&o.CgroupParent, "/dcos")
 	setDefault(&o.RunDir, config.RunDir+"/agent")
+	setDefault(&o.Root, config.VarDir+"/containerd")
 	if err := os.MkdirAll(o.RunDir, 0o700); err != nil {
 		return nil, fault.New(op, fault.Internal, err)
 	}
@@ -99,7 +108,7 @@ func NewContainerd(ctx context.Context, o Options) (*Containerd, error) {
 		return nil, fault.Newf(op, fault.Unavailable, "%s: %w", o.Socket, errors.Join(err, client.Close()))
 	}
 	d := &Containerd{o: o, client: client, cgroups: detectCgroups(), images: make(map[string]*image), users: make(map[string]specs.User),
-		starts: make(chan struct{}, startsPerCPU*runtime.NumCPU()),
+		bundled: make(map[string]bool), used: make(map[string]time.Time), starts: make(chan struct{}, startsPerCPU*runtime.NumCPU()),
 	}
 	d.clamp, err = detectClamp()
 	if err != nil {
@@ -131,6 +140,8 @@ func (d *Containerd) Start(ctx context.Context, s Spec) (Running, error) {
 	var img *image
 	if s.Image != "" {
 		var err error
+		d.gc.RLock()
+		defer d.gc.RUnlock()
 		if img, err = d.image(ctx, s.Image, s.ForcePull); err != nil {
 			return Running{}, fault.New(op, fault.KindOf(err), err)
 		}

@@ -5,16 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
-	"net/http"
 	"os"
 	"path/filepath"
-	"slices"
-	"time"
 
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/content"
-	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/containerd/errdefs"
 	"github.com/distribution/reference"
 	"github.com/opencontainers/image-spec/identity"
@@ -49,6 +44,7 @@ func (d *Containerd) image(ctx context.Context, ref string, force bool) (*image,
 	if err != nil {
 		return nil, err
 	}
+	defer d.touch(name)
 	if !force {
 		d.mu.Lock()
 		img := d.images[name]
@@ -116,52 +112,6 @@ func (d *Containerd) remember(ctx context.Context, img containerd.Image) (*image
 	return known, nil
 }
 
-// pullTimeout bounds connecting to a registry, not the transfer.
-const pullTimeout = 10 * time.Second
-
-func (d *Containerd) pull(ctx context.Context, name string) (containerd.Image, error) {
-	op := "pull image " + name
-	named, err := reference.ParseNormalizedNamed(name)
-	if err != nil {
-		return nil, fault.New(op, fault.Invalid, err)
-	}
-	registry := reference.Domain(named)
-	client := &http.Client{Transport: &http.Transport{
-		Proxy:                 http.ProxyFromEnvironment,
-		DialContext:           (&net.Dialer{Timeout: pullTimeout}).DialContext,
-		TLSHandshakeTimeout:   pullTimeout,
-		ResponseHeaderTimeout: time.Minute,
-	}}
-	defer client.CloseIdleConnections()
-	resolver := docker.NewResolver(docker.ResolverOptions{Hosts: docker.ConfigureDefaultRegistries(
-		docker.WithClient(client), docker.WithPlainHTTP(d.plainHTTP),
-		docker.WithAuthorizer(docker.NewDockerAuthorizer(docker.WithAuthClient(client))),
-	)})
-	start := time.Now()
-	img, err := d.client.Pull(ctx, name, containerd.WithResolver(resolver), containerd.WithPullUnpack,
-		containerd.WithPullSnapshotter(d.o.Snapshotter))
-	if err == nil {
-		d.o.Log.Info("pulled image", "image", name, "took", time.Since(start).Round(time.Millisecond))
-		return img, nil
-	}
-	if _, ok := errors.AsType[net.Error](err); ok {
-		return nil, fault.Newf(op, fault.Unavailable, "image %s is not on this host and registry %s does not answer: %w", name, registry, err)
-	}
-	return nil, fault.Newf(op, kind(err), "image %s is not on this host and registry %s does not give it: %w", name, registry, err)
-}
-
-// plainHTTP reports whether a registry is reached without TLS.
-func (d *Containerd) plainHTTP(host string) (bool, error) {
-	name := host
-	if h, _, err := net.SplitHostPort(host); err == nil {
-		name = h
-	}
-	if slices.Contains(d.o.PlainHTTP, host) || slices.Contains(d.o.PlainHTTP, name) {
-		return true, nil
-	}
-	return docker.MatchLocalhost(host)
-}
-
 // Import loads every OCI archive (*.tar) of a directory that was not loaded
 // before and returns the images' names. A directory that does not exist is
 // empty.
@@ -212,6 +162,9 @@ func (d *Containerd) importFile(ctx context.Context, file string) (names []strin
 			return names, err
 		}
 		names = append(names, i.Name())
+		d.mu.Lock()
+		d.bundled[i.Name()] = true
+		d.mu.Unlock()
 	}
 	return names, nil
 }

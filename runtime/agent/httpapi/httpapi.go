@@ -60,6 +60,10 @@ type Source interface {
 	Signal(ctx context.Context, containerID string, sig syscall.Signal) error
 	// Ended returns the terminal status once the container's task has ended.
 	Ended(ctx context.Context, containerID string) (*mesos.TaskStatus, error)
+	Images(context.Context) ([]container.Image, error)
+	RemoveImage(ctx context.Context, name string) error
+	// PruneImages removes all images that nobody uses, except for keep.
+	PruneImages(ctx context.Context, keep []string) error
 }
 
 type api struct {
@@ -88,6 +92,8 @@ func New(src Source, tree *files.Tree, log *slog.Logger) http.Handler {
 	actor("/monitor/statistics.json", a.statistics)
 	actor("/flags", a.flags)
 	actor("/health", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })
+	mux.HandleFunc("GET /images", a.images)
+	mux.HandleFunc("DELETE /images", a.removeImage)
 	mux.HandleFunc("GET /version", a.version)
 	mux.HandleFunc("GET /metrics/snapshot", a.metrics)
 	for _, p := range []string{"/api/v1", "/slave(1)/api/v1"} {
@@ -162,6 +168,25 @@ func (a *api) version(w http.ResponseWriter, r *http.Request) {
 	reply(w, r, map[string]any{"version": a.src.View().Version})
 }
 
+// images lists the images of the host. Mesos has no such view, nor a way to
+// remove one image.
+func (a *api) images(w http.ResponseWriter, r *http.Request) {
+	list, err := a.src.Images(r.Context())
+	if err != nil {
+		fail(w, err)
+		return
+	}
+	reply(w, r, map[string]any{"images": list})
+}
+
+func (a *api) removeImage(w http.ResponseWriter, r *http.Request) {
+	if err := a.src.RemoveImage(r.Context(), r.URL.Query().Get("name")); err != nil {
+		fail(w, err)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
 func (a *api) metrics(w http.ResponseWriter, r *http.Request) { reply(w, r, metrics(a.src.View())) }
 
 // metrics are the snapshot's keys that a Mesos agent has as well.
@@ -199,14 +224,15 @@ func b2f(b bool) float64 {
 	return 0
 }
 
-// allocated is what the tasks that are not done hold.
+// allocated is what the tasks that are not done hold. What several of them
+// share counts once.
 func allocated(tasks []Task) (sum resource.Resources) {
 	for _, t := range tasks {
 		if t.Done {
 			continue
 		}
 		if r, err := resource.FromProto(t.Info.GetResources()); err == nil {
-			sum = sum.Add(r)
+			sum = sum.Add(r.Filter(func(i resource.Item) bool { return !i.Shared() || !sum.Contains(resource.Of(i)) }))
 		}
 	}
 	return sum

@@ -74,6 +74,24 @@ func (source) Ended(_ context.Context, id string) (*mesos.TaskStatus, error) {
 	return &mesos.TaskStatus{State: mesos.TaskState_TASK_FAILED.Enum(), Message: proto.String("m")}, nil
 }
 
+func (source) Images(context.Context) ([]container.Image, error) {
+	return []container.Image{{Name: "registry.dcos/kafka:1", Digest: "sha256:0", Size: 7, Running: true}}, nil
+}
+
+func (source) RemoveImage(_ context.Context, name string) error {
+	if name != "registry.dcos/kafka:1" {
+		return fault.New("remove image", fault.NotFound, nil)
+	}
+	return fault.Newf("remove image", fault.Conflict, "a container uses it")
+}
+
+func (source) PruneImages(_ context.Context, keep []string) error {
+	if len(keep) != 1 || keep[0] != "docker.io/library/redis:latest" {
+		return fault.Newf("prune images", fault.Invalid, "kept %v", keep)
+	}
+	return nil
+}
+
 func do(t *testing.T, method, path, body string, header ...string) (*http.Response, string) {
 	t.Helper()
 	r := httptest.NewRequest(method, path, strings.NewReader(body))
@@ -119,6 +137,22 @@ func TestLegacy(t *testing.T) {
 	}
 	if resp, body := do(t, http.MethodGet, "/health", ""); resp.StatusCode != 200 || body != "" {
 		t.Errorf("health: %s %q", resp.Status, body)
+	}
+}
+
+func TestImages(t *testing.T) {
+	if resp, body := do(t, http.MethodGet, "/images", ""); resp.StatusCode != 200 || !strings.Contains(body, `"name":"registry.dcos/kafka:1"`) || !strings.Contains(body, `"running":true`) {
+		t.Errorf("list: %s %s", resp.Status, body)
+	}
+	if resp, body := do(t, http.MethodDelete, "/images?name=registry.dcos/kafka:1", ""); resp.StatusCode != 409 || !strings.Contains(body, "uses it") {
+		t.Errorf("remove one in use: %s %s", resp.Status, body)
+	}
+	if resp, _ := do(t, http.MethodDelete, "/images?name=none", ""); resp.StatusCode != 404 {
+		t.Errorf("remove one that is not there: %s", resp.Status)
+	}
+	call := `{"type":"PRUNE_IMAGES","prune_images":{"excluded_images":[{"type":"DOCKER","docker":{"name":"redis"}}]}}`
+	if resp, body := do(t, http.MethodPost, "/api/v1", call, "Content-Type", "application/json"); resp.StatusCode != 200 {
+		t.Errorf("prune: %s %s", resp.Status, body)
 	}
 }
 

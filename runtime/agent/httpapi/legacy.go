@@ -70,16 +70,16 @@ func (a *api) state(w http.ResponseWriter, r *http.Request) {
 	v := a.src.View()
 	used := allocated(v.Tasks)
 	id := v.Agent.GetId().GetValue()
-	reserved, full := object{}, object{}
+	reserved, full, allotted := object{}, object{}, object{}
 	for _, role := range v.Resources.ReservedRoles() {
-		reserved[role] = model(v.Resources.Reserved(role))
+		reserved[role], allotted[role] = model(v.Resources.Reserved(role)), model(used.Reserved(role))
 		full[role] = rawAll(v.Resources.Reserved(role).ProtoBoth())
 	}
 	out := object{
 		"version": v.Version, "id": id, "pid": "slave(1)@" + v.Endpoint, "hostname": v.Agent.GetHostname(), "port": v.Agent.GetPort(),
 		"start_time": seconds(v.Started), "build_date": "", "build_time": 0, "build_user": "",
 		"resources": model(v.Resources), "used_resources": model(used),
-		"reserved_resources": reserved, "reserved_resources_full": full, "reserved_resources_allocated": object{},
+		"reserved_resources": reserved, "reserved_resources_full": full, "reserved_resources_allocated": allotted,
 		"unreserved_resources":           model(v.Resources.Unreserved()),
 		"unreserved_resources_full":      rawAll(v.Resources.Unreserved().ProtoBoth()),
 		"unreserved_resources_allocated": model(used.Unreserved()),

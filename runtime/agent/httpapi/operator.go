@@ -16,6 +16,7 @@ import (
 	mesos "dcos.example/dcos/runtime/api/mesos"
 	agentapi "dcos.example/dcos/runtime/api/mesos/agent"
 
+	"dcos.example/dcos/runtime/agent/container"
 	"dcos.example/dcos/runtime/api/wire"
 	"dcos.example/dcos/runtime/fault"
 )
@@ -139,6 +140,9 @@ func (a *api) dispatch(w http.ResponseWriter, r *http.Request, f formats, c *age
 	case agentapi.Call_KILL_NESTED_CONTAINER:
 		a.kill(w, r, c.GetKillNestedContainer().GetContainerId(), c.GetKillNestedContainer().Signal)
 		return
+	case agentapi.Call_PRUNE_IMAGES:
+		a.prune(w, r, c.GetPruneImages().GetExcludedImages())
+		return
 	case agentapi.Call_KILL_CONTAINER:
 		a.kill(w, r, c.GetKillContainer().GetContainerId(), c.GetKillContainer().Signal)
 		return
@@ -156,6 +160,24 @@ func (a *api) dispatch(w http.ResponseWriter, r *http.Request, f formats, c *age
 	w.Header().Set("Content-Type", f.out.ContentType())
 	w.Header().Set("Content-Length", strconv.Itoa(len(b)))
 	_, _ = w.Write(b) // the client went away: nothing to do
+}
+
+// prune removes the images that nobody uses.
+func (a *api) prune(w http.ResponseWriter, r *http.Request, excluded []*mesos.Image) {
+	var keep []string
+	for _, i := range excluded {
+		name, err := container.Normalize(i.GetDocker().GetName())
+		if err != nil {
+			fail(w, err)
+			return
+		}
+		keep = append(keep, name)
+	}
+	if err := a.src.PruneImages(r.Context(), keep); err != nil {
+		fail(w, err)
+		return
+	}
+	w.WriteHeader(http.StatusOK)
 }
 
 // answer computes the response of a call that has one.

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"dcos.example/dcos/runtime/agent/volume"
 	"dcos.example/dcos/runtime/fault"
@@ -181,5 +182,32 @@ func TestUnmounted(t *testing.T) {
 	}
 	if _, err := v.Make(); !fault.Is(err, fault.Unavailable) {
 		t.Errorf("make: %v", err)
+	}
+}
+
+func TestUsage(t *testing.T) {
+	l := volume.Layout{Work: t.TempDir()}
+	v := one(t, l, disk(t, "db", "a", ""))
+	var m volume.Meter
+	now := time.Now()
+	if n, ok := m.Usage(v, now); ok {
+		t.Errorf("a volume that is not there has %d bytes", n)
+	}
+	if _, err := v.Make(); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(v.Path, "data")
+	if err := os.WriteFile(file, make([]byte, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Link(file, file+"-snapshot"); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := m.Usage(v, now.Add(time.Second)); ok {
+		t.Error("measured again at once")
+	}
+	n, ok := m.Usage(v, now.Add(time.Minute))
+	if !ok || n < 1<<20 || n > 3<<19 {
+		t.Errorf("%d bytes, %v", n, ok)
 	}
 }

@@ -64,7 +64,7 @@ func Start(t testing.TB) *Engine {
 	e := &Engine{Dir: dir, Socket: filepath.Join(dir, "c.sock"), Images: filepath.Join(dir, "images"), bin: bin, conf: filepath.Join(dir, "containerd.toml")}
 	e.Options = container.Options{
 		Socket: e.Socket, Namespace: "dct3", Runc: filepath.Join(bin, "runc"), RunDir: filepath.Join(dir, "run"),
-		CgroupParent: "/" + filepath.Base(dir), Hide: []string{dir}, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
+		CgroupParent: "/" + filepath.Base(dir), Hide: []string{dir}, Root: filepath.Join(dir, "root"), Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	}
 	t.Cleanup(func() { e.clean(t) })
 	if err := os.WriteFile(e.conf, []byte(Config(filepath.Join(dir, "root"), filepath.Join(dir, "state"), e.Socket)), 0o600); err != nil {

@@ -62,6 +62,23 @@ func main() {
 		check(err)
 	case "write":
 		check(os.WriteFile(args[0], []byte(args[1]), 0o644))
+	case "stat": // mode, owner and group of a file
+		fi, err := os.Stat(args[0])
+		check(err)
+		st, _ := fi.Sys().(*syscall.Stat_t)
+		fmt.Printf("%o %d %d\n", fi.Mode().Perm(), st.Uid, st.Gid)
+	case "nofile":
+		var l syscall.Rlimit
+		check(syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l))
+		fmt.Println(l.Cur, l.Max)
+	case "room": // bytes of a file system
+		var st syscall.Statfs_t
+		check(syscall.Statfs(args[0], &st))
+		fmt.Println(st.Blocks * uint64(st.Bsize))
+	case "resolve":
+		addrs, err := net.LookupHost(args[0])
+		check(err)
+		fmt.Println(addrs)
 	case "exit":
 		os.Exit(number(args[0]))
 	case "kill":
