@@ -53,13 +53,13 @@ func runMaster(ctx context.Context, cfg config.Master, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	m := &masterHost{cfg: cfg, masters: masters, log: log, creds: creds}
+	m := &masterHost{cfg: cfg, masters: masters, log: log, creds: creds, authority: authority}
 	m.seat = seat.New(seat.Config{
 		Cluster: cfg.Cluster.ID, Self: config.Member{Name: cfg.Host.Name, Addr: cfg.Host.Addr}, Release: config.Version,
 		Etcd: ensemble(cfg, certFile), Source: masters, Others: client, Log: log.With("part", "membership"),
 	})
 	m.members = httpapi.New(httpapi.Config{Self: cfg.Host.Addr, Seat: m.seat, Source: masters, Client: client, Log: log.With("part", "membership")})
-	for _, l := range []*later{&m.mesos, &m.marathon, &m.gateway, &m.plain, &m.saved, &m.images} {
+	for _, l := range []*later{&m.mesos, &m.marathon, &m.gateway, &m.plain, &m.saved, &m.images, &m.services} {
 		l.reason = m.seat.Reason
 	}
 	g, ctx := errgroup.WithContext(ctx)
@@ -117,8 +117,10 @@ type masterHost struct {
 	edge    *edge
 	log     *slog.Logger
 	creds   *pki.Credentials
+	// authority is the cluster's CA.
+	authority *pki.Authority
 
-	mesos, marathon, gateway, plain, saved, images later
+	mesos, marathon, gateway, plain, saved, images, services later
 }
 
 // serve opens the ports. What needs the store answers 503 until start.
@@ -150,10 +152,12 @@ func (m *masterHost) serve(ctx context.Context, g *errgroup.Group, sign http.Han
 	inside.Handle(membership.PathStatus, readers)
 	inside.Handle(membership.PathList, readers)
 	inside.Handle(membership.PathStatus+"/", pki.RequireRole(m.members.Masters(), pki.RoleMaster))
+	inside.Handle("/services/", pki.RequireRole(&m.services, pki.RoleMaster))
 	inside.Handle("/", pki.RequireRole(&m.mesos, pki.RoleMaster, pki.RoleAgent))
 	local := http.NewServeMux()
 	local.Handle(membership.PathStatus, m.members.Local())
 	local.Handle(membership.PathStatus+"/", m.members.Local())
+	local.Handle("/services/", &m.services)
 	local.Handle("/", &m.mesos)
 	g.Go(func() error {
 		return server.Run(ctx, m.log,
@@ -201,6 +205,18 @@ func (m *masterHost) start(ctx context.Context, g *errgroup.Group, member *etcd.
 	if err != nil {
 		return err
 	}
+	images, err := m.registry(ctx, g, store, users, first.UID)
+	if err != nil {
+		return err
+	}
+	services, err := m.operator(ctx, g, elector)
+	if err != nil {
+		return err
+	}
+	packages, err := m.packages(ctx, g, store, elector, images)
+	if err != nil {
+		return err
+	}
 	masters := server.Transport(m.creds.ClientTLS(pki.RoleMaster))
 	door, err := gateway.New(gateway.Config{
 		Cluster: m.cfg.Cluster, Host: m.cfg.Host, CAPEM: m.creds.CAPEM(),
@@ -211,6 +227,7 @@ func (m *masterHost) start(ctx context.Context, g *errgroup.Group, member *etcd.
 		},
 		Members: m.masters.Masters,
 		View:    m.edge.feed.View,
+		Catalog: packages.Handler(), Operated: m.operated(services),
 		Masters: masters,
 		Agents:  server.Transport(m.creds.ClientTLS(pki.RoleAgent)),
 		DNS:     m.edge.dns.Handler(m.cfg.Cluster.Release),
@@ -221,9 +238,6 @@ func (m *masterHost) start(ctx context.Context, g *errgroup.Group, member *etcd.
 		Log:        m.log.With("part", "gateway"),
 	})
 	if err != nil {
-		return err
-	}
-	if err := m.registry(ctx, g, store, users, first.UID); err != nil {
 		return err
 	}
 	m.gateway.set(door)
@@ -269,6 +283,7 @@ func (m *masterHost) start(ctx context.Context, g *errgroup.Group, member *etcd.
 			g.Go(func() error { return saves.Run(ctx, store) })
 			g.Go(func() error { return mesos.Run(ctx, store) })
 			g.Go(func() error { return marathon.Run(ctx, store) })
+			g.Go(func() error { return services.Run(ctx, store) })
 			return g.Wait()
 		})
 	})

@@ -14,15 +14,15 @@ import (
 )
 
 // registry serves the cluster's images and keeps this master's copies of them.
-func (m *masterHost) registry(ctx context.Context, g *errgroup.Group, store state.Backend, users *identity.Service, admin string) error {
+func (m *masterHost) registry(ctx context.Context, g *errgroup.Group, store state.Backend, users *identity.Service, admin string) (*registry.Registry, error) {
 	r, err := registry.New(registry.Options{
 		Dir: config.RegistryDir, Current: config.CurrentLink, Self: m.cfg.Host.Name, Store: store, Users: users, Admin: admin,
 		Masters: m.masters.Masters, Transport: server.Transport(m.creds.ClientTLS(pki.RoleMaster)), Log: m.log.With("part", "registry"),
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	m.images.set(r.Handler())
 	g.Go(func() error { return r.Run(ctx) })
-	return nil
+	return r, nil
 }
