@@ -572,7 +572,10 @@ func (x *Index) Collect(ctx context.Context, old time.Time) (int, error) {
 	for _, obj := range x.forgotten(old) {
 		ops, err := x.drop(obj, false)
 		if err == nil && len(ops) > 0 {
-			_, err = x.store.Commit(ctx, ops...)
+			var rev state.Rev
+			if rev, err = x.store.Commit(ctx, ops...); err == nil {
+				err = x.reach(ctx, rev)
+			}
 		}
 		switch {
 		case fault.Is(err, fault.Conflict): // it has a tag again, or another master was faster
