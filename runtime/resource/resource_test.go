@@ -356,3 +356,49 @@ func BenchmarkAddSub(b *testing.B) {
 		}
 	}
 }
+
+// TestVolumesAreTheirIDs: as in Mesos, a task may mount a volume where it likes.
+func TestVolumesAreTheirIDs(t *testing.T) {
+	at := func(path string, size float64) resource.Resources {
+		p := volume("v", size)
+		p.Disk.Volume = &mesos.Volume{ContainerPath: proto.String(path), Mode: mesos.Volume_RW.Enum()}
+		p.Disk.Persistence.Principal = proto.String(path)
+		return must(t, p)
+	}
+	a, b := at("a", 5), at("b", 5)
+	if !a.Contains(b) || !a.Equal(b) || !a.Sub(b).Empty() {
+		t.Errorf("%v and %v are the same volume", a, b)
+	}
+	if a.Contains(at("a", 6)) || a.Contains(must(t, volume("w", 5))) {
+		t.Error("volumes of other sizes or ids are others")
+	}
+	for it := range a.Add(b).All() {
+		if it.Disk().GetVolume().GetContainerPath() == "" {
+			t.Errorf("%v is not mounted", it)
+		}
+	}
+}
+
+func TestDistinctAndConfigured(t *testing.T) {
+	p := volume("v", 5)
+	p.Shared = &mesos.Resource_SharedInfo{}
+	one := must(t, p)
+	plain := must(t, scalar("cpus", 1, dynamic("eng", "p")))
+	twice := one.Add(one).Add(plain)
+	if got := twice.Distinct(); !got.Equal(one.Add(plain)) {
+		t.Errorf("distinct: %v", got)
+	}
+	if got := twice.Exclusive(); !got.Equal(plain) {
+		t.Errorf("exclusive: %v", got)
+	}
+	if got := must(t, volume("v", 5), volume("v", 5)).Distinct(); got.Len() != 2 {
+		t.Errorf("what is not shared stays: %v", got)
+	}
+	refined, err := resource.MustParse("mem(eng):7").Push(resource.Reservation{Role: "eng/web"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := one.Add(plain).Add(refined).Configured(); !got.Equal(resource.MustParse("disk:5;cpus:1;mem(eng):7")) {
+		t.Errorf("configured: %v", got)
+	}
+}
