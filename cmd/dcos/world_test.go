@@ -93,8 +93,12 @@ func newWorld(t *testing.T, name, dir string) *world {
 			t.Fatal(err)
 		}
 	}
+	services := newOperator()
+	first := http.NewServeMux()
+	first.Handle("/services/", services)
+	first.Handle("/", fakeMaster(name))
 	hosts := map[string]http.Handler{
-		"198.19.50.1:5050":  fakeMaster(name),
+		"198.19.50.1:5050":  first,
 		"198.19.50.1:8080":  newOrchestrator(),
 		"198.19.50.21:5051": newAgent(t, dir),
 	}
@@ -106,7 +110,7 @@ func newWorld(t *testing.T, name, dir string) *world {
 		CAPEM:   ca.CertPEM(), Auth: ids, Identity: ids.Handler(), Masters: via, Agents: via, Log: quiet,
 		Leader:     func() (netip.Addr, bool) { return netip.MustParseAddr("198.19.50.1"), true },
 		View:       func() *feed.View { return feed.Of("https://198.19.50.1:5050", clusterState()) },
-		Components: map[string]string{"mesos": "1.11"},
+		Components: map[string]string{"mesos": "1.11"}, Operated: services.has,
 	})
 	must(err)
 	srv := httptest.NewUnstartedServer(g)
