@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -84,7 +85,7 @@ func (h *host) up() *running {
 	}
 	a, err := agent.New(agent.Options{
 		Config: h.config, Masters: func() []string { return []string{h.master.URL} }, Client: http.DefaultClient, Log: slog.New(slog.NewTextHandler(h.t.Output(), nil)),
-		Version: "0.1.0", Containers: h.engine.Driver(h.t), Networks: n,
+		Version: "0.1.0", Containers: h.engine.Driver(h.t), Networks: n, SecretsDir: filepath.Join(h.engine.Dir, "secrets"),
 	})
 	if err != nil {
 		h.t.Fatal(err)
@@ -145,6 +146,12 @@ func get(t testing.TB, url string) (int, []byte) {
 		t.Fatal(err)
 	}
 	return resp.StatusCode, b
+}
+
+// owner is who owns a file.
+func owner(fi os.FileInfo) (uid, gid uint32) {
+	st := fi.Sys().(*syscall.Stat_t)
+	return st.Uid, st.Gid
 }
 
 func containerID(s *mesos.TaskStatus) string {

@@ -493,6 +493,10 @@ func (b *builder) parameter(key, value string) {
 			return
 		}
 		s.Rlimits = append(s.Rlimits, container.Rlimit{Type: "RLIMIT_" + strings.ToUpper(name), Soft: lo, Hard: hi})
+	case "add-host": // it is in the container's hosts file
+		if b.d.spec.Image == "" || !strings.Contains(value, ":") {
+			b.bad("docker parameter add-host=%s is not name:address of a container of an image", value)
+		}
 	case "label", "name", "rm", "init", "log-driver", "log-opt", "oom-kill-disable", "restart":
 	default:
 		b.bad("docker parameter %s is not supported", key)

@@ -67,10 +67,6 @@ func main() {
 		check(err)
 		st, _ := fi.Sys().(*syscall.Stat_t)
 		fmt.Printf("%o %d %d\n", fi.Mode().Perm(), st.Uid, st.Gid)
-	case "nofile":
-		var l syscall.Rlimit
-		check(syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l))
-		fmt.Println(l.Cur, l.Max)
 	case "room": // bytes of a file system
 		var st syscall.Statfs_t
 		check(syscall.Statfs(args[0], &st))
