@@ -56,6 +56,7 @@ type homePage struct {
 	Verdict                                string
 	Rank                                   rank
 	Apps                                   []appRow
+	Services                               []serviceRow
 	Tasks                                  []taskRow
 	Agents                                 []agentRow
 	Frameworks                             []frameworkRow
@@ -119,16 +120,18 @@ func (g *Gateway) overview(r *http.Request, uid, csrf string) homePage {
 		apps  []appAnswer
 		queue map[string]queueItem
 		usage map[string]agentUsage
-		errs  [3]error
+		errs  [4]error
 	)
 	wg.Go(func() { apps, errs[0] = g.askApps(ctx) })
 	wg.Go(func() { queue, errs[1] = g.askQueue(ctx) })
 	wg.Go(func() { usage, errs[2] = g.askUsage(ctx) })
+	wg.Go(func() { p.Services, errs[3] = g.askServices(ctx) })
 	wg.Wait()
 	for i, text := range []string{
 		"The orchestrator does not answer right now, so apps are not shown.",
 		"", // said with the first, or of little interest
 		"The leading master does not answer right now, so what agents use is not shown.",
+		"The operator does not answer right now, so services are not shown.",
 	} {
 		if errs[i] != nil {
 			g.cfg.Log.Info("gather page", "err", errs[i])
@@ -202,7 +205,15 @@ func (p *homePage) judge(known bool) {
 		p.Rank = min(p.Rank, r)
 	}
 	p.Rank = fine
-	var broken, slow, away int
+	var broken, slow, away, ill, moving int
+	for _, s := range p.Services {
+		switch s.Rank {
+		case bad:
+			ill++
+		case warn:
+			moving++
+		}
+	}
 	for _, a := range p.Apps {
 		switch a.Rank {
 		case bad:
@@ -224,8 +235,10 @@ func (p *homePage) judge(known bool) {
 		add(1, "no master leads", "", bad)
 	}
 	add(broken, "1 app is in trouble", "%d apps are in trouble", bad)
+	add(ill, "1 service is in trouble", "%d services are in trouble", bad)
 	add(away, "1 agent is away", "%d agents are away", bad)
 	add(slow, "1 app is not where it should be yet", "%d apps are not where they should be yet", warn)
+	add(moving, "1 service is not where it should be yet", "%d services are not where they should be yet", warn)
 	switch text := strings.Join(parts, ", "); {
 	case text != "":
 		p.Verdict = strings.ToUpper(text[:1]) + text[1:] + "."

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // section returns the rows of one table of the page, as text without markup.
@@ -107,5 +109,38 @@ func TestPagesLoadNothing(t *testing.T) {
 	}
 	if csp := f.ask(t, "GET", "/mesos/", nil).Header.Get("Content-Security-Policy"); !strings.Contains(csp, "script-src 'sha256-") {
 		t.Errorf("401: CSP %q", csp)
+	}
+}
+
+// Services that the operator runs have a table of their own, when there are
+// any.
+func TestOverviewServices(t *testing.T) {
+	f := newFront(t)
+	services := ""
+	f.net["198.19.50.1:8080"] = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, `{"apps":[],"queue":[]}`)
+	})
+	f.net["198.19.50.1:5050"] = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/services/" {
+			_, _ = io.WriteString(w, `{"services":[`+services+`]}`)
+			return
+		}
+		_, _ = io.WriteString(w, `{"slaves":[]}`)
+	})
+	if body := text(t, f.ask(t, "GET", "/", nil, f.auth()...)); strings.Contains(body, `id="services"`) {
+		t.Error("there are no services, and the page has a table of them")
+	}
+	services = `{"name":"kafka","package":{"name":"kafka","version":"4.1"},"status":"RUNNING","pods":[{"count":3,"running":3,"ready":3}]},
+		{"name":"prod/db","status":"ERROR","message":"no <agent> fits","pods":[{"count":3}]},
+		{"name":"search","status":"RUNNING","pods":[{"count":2,"running":1,"ready":1},{"count":1,"running":1,"ready":1}]}`
+	body := text(t, f.ask(t, "GET", "/", nil, f.auth()...))
+	want := []string{
+		"prod/db no &lt;agent&gt; fits error none 0 of 3 0 of 3 JSON", "search recovering none 2 of 3 2 of 3 JSON", "kafka running kafka 4.1 3 of 3 3 of 3 JSON",
+	}
+	if d := cmp.Diff(want, section(t, body, "services")); d != "" {
+		t.Errorf("-want +got:\n%s", d)
+	}
+	if !strings.Contains(body, "1 service is in trouble, 1 service is not where it should be yet.") {
+		t.Error("the verdict does not speak of services")
 	}
 }
