@@ -86,11 +86,7 @@ func (i *installation) preflight(ctx context.Context) error {
 	if out.Code != 0 {
 		return fault.Newf("run checks", fault.Internal, "exit status %d: %s", out.Code, strings.TrimSpace(out.Stderr))
 	}
-	var size int64
-	for _, f := range i.m.Files {
-		size += f.Size
-	}
-	return judge(out.Stdout, i.n.role, size, filepath.Base(i.dir))
+	return judge(out.Stdout, i.n.role, i.share().Size(), filepath.Base(i.dir))
 }
 
 func (i *installation) stage(ctx context.Context) error {
@@ -99,8 +95,11 @@ func (i *installation) stage(ctx context.Context) error {
 	if err := i.h.Change(ctx, i.begin("stage release "+name)); err != nil {
 		return err
 	}
-	return i.h.Stage(ctx, i.dir, i.m)
+	return i.h.Stage(ctx, i.dir, i.share())
 }
+
+// share is what the host has of the release.
+func (i *installation) share() bundle.Share { return i.m.Share(i.n.role == roleMaster) }
 
 func (i *installation) staged(ctx context.Context) error {
 	at := path.Join(host.ReleasePath(i.m.Release()), bundle.ManifestName)

@@ -22,6 +22,7 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -66,7 +67,10 @@ type Manifest struct {
 	Formats map[string]int `json:"formats,omitempty"`
 	// Images are what agents load from archives in ImagesDir, in name order.
 	Images []Image `json:"images,omitempty"`
-	Files  []File  `json:"files"` // in path order
+	// Packages are what can be installed on the cluster, by name and version.
+	// Their images are in PackagesDir; they go to the masters' registry.
+	Packages []Package `json:"packages,omitempty"`
+	Files    []File    `json:"files"` // in path order
 }
 
 // Image is a container image in a release.
@@ -74,6 +78,20 @@ type Image struct {
 	Name string `json:"name"` // in full: "docker.io/library/nginx:1.27"
 	Path string `json:"path"` // of the archive
 }
+
+// Package is one version of a package in a release.
+type Package struct {
+	Name    string `json:"name"`
+	Version string `json:"version"`
+	Release int64  `json:"release"` // what orders the versions of a package
+	// Images are the names of its images; Size is what they have in bytes,
+	// each layer counted once.
+	Images []string `json:"images,omitempty"`
+	Size   int64    `json:"size,omitempty"`
+}
+
+// PackagesDir is the folder of a release that masters alone have.
+const PackagesDir = "packages"
 
 // File is one file of a release.
 type File struct {
@@ -92,6 +110,31 @@ func (m Manifest) Digest() string {
 // Release names the directory that holds the release on a host: the version
 // for people, the digest for certainty.
 func (m Manifest) Release() string { return m.Version + "-" + m.Digest()[:12] }
+
+// Share is what a host has of a release: masters all of it, agents no packages.
+type Share struct {
+	Release, Digest string // as of its manifest, which every host has whole
+	Files           []File
+	Partial         bool // there are files that the host does not have
+}
+
+// Share returns what masters, or else agents, have of the release.
+func (m Manifest) Share(master bool) Share {
+	s := Share{Release: m.Release(), Digest: m.Digest(), Files: m.Files}
+	if !master {
+		s.Files = slices.DeleteFunc(slices.Clone(m.Files), func(f File) bool { return strings.HasPrefix(f.Path, PackagesDir+"/") })
+		s.Partial = len(s.Files) < len(m.Files)
+	}
+	return s
+}
+
+// Size is what the files of the share have together, in bytes.
+func (s Share) Size() (n int64) {
+	for _, f := range s.Files {
+		n += f.Size
+	}
+	return n
+}
 
 func (m Manifest) encode() []byte {
 	b, err := json.MarshalIndent(m, "", " ")

@@ -28,9 +28,9 @@ type Host interface {
 	Batch
 	// Run runs a program to its end. Its failure is in Output, not an error.
 	Run(ctx context.Context, argv ...string) (Output, error)
-	// Stage brings the release unpacked in dir, on this machine, to
+	// Stage brings a share of the release unpacked in dir, on this machine, to
 	// ReleasePath there. A release that is staged already is left alone.
-	Stage(ctx context.Context, dir string, m bundle.Manifest) error
+	Stage(ctx context.Context, dir string, s bundle.Share) error
 }
 
 // Files are the files of a machine. Paths are absolute.

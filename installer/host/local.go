@@ -400,23 +400,23 @@ func (l *local) UnitStatus(ctx context.Context, name string, tail int) (Unit, er
 // Stage links to the release on the machine where the host sees that same
 // directory: hosts then share its files, on disk and in memory. Otherwise it
 // copies.
-func (l *local) Stage(ctx context.Context, dir string, m bundle.Manifest) error {
-	at := ReleasePath(m.Release())
+func (l *local) Stage(ctx context.Context, dir string, s bundle.Share) error {
+	at := ReleasePath(s.Release)
 	if f, err := l.open(ctx, at+"/"+bundle.ManifestName); err == nil {
 		return f.Close() // staged: links and copies appear whole
 	} else if !errors.Is(err, fs.ErrNotExist) {
-		return l.fail(err, "stage release %s", m.Release())
+		return l.fail(err, "stage release %s", s.Release)
 	}
 	if l.sees(ctx, filepath.Join(dir, bundle.ManifestName)) {
 		return l.Link(ctx, at, dir)
 	}
 	t, err := l.tree(ctx)
 	if err != nil {
-		return l.fail(err, "stage release %s", m.Release())
+		return l.fail(err, "stage release %s", s.Release)
 	}
 	defer t.Close()
-	if err := copyRelease(ctx, t, inside(at), dir, m); err != nil {
-		return l.fail(err, "stage release %s", m.Release())
+	if err := copyRelease(ctx, t, inside(at), dir, s); err != nil {
+		return l.fail(err, "stage release %s", s.Release)
 	}
 	return nil
 }
@@ -436,13 +436,13 @@ func (l *local) sees(ctx context.Context, path string) bool {
 	return err == nil && os.SameFile(here, there)
 }
 
-func copyRelease(ctx context.Context, t *os.Root, at, dir string, m bundle.Manifest) error {
+func copyRelease(ctx context.Context, t *os.Root, at, dir string, s bundle.Share) error {
 	tmp := at + ".new"
 	if err := t.RemoveAll(tmp); err != nil {
 		return err
 	}
 	defer t.RemoveAll(tmp) // nothing after the rename
-	files := append([]bundle.File{{Path: bundle.ManifestName, Mode: 0o644}}, m.Files...)
+	files := append([]bundle.File{{Path: bundle.ManifestName, Mode: 0o644}}, s.Files...)
 	for _, f := range files {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)

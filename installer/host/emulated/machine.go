@@ -235,23 +235,23 @@ func (m *Machine) rmdir(args []string) host.Output {
 }
 
 // Stage keeps the release by reference.
-func (h handle) Stage(ctx context.Context, _ string, rel bundle.Manifest) error {
+func (h handle) Stage(ctx context.Context, _ string, s bundle.Share) error {
 	if err := h.m.wait(ctx, h.m.Copy); err != nil {
-		return h.m.fail("stage release "+rel.Release(), err)
+		return h.m.fail("stage release "+s.Release, err)
 	}
 	t := h.m.tree
-	part := host.ReleasePath(rel.Release()) + ".part"
-	return h.call(ctx, "stage", "stage release "+rel.Release(),
+	part := host.ReleasePath(s.Release) + ".part"
+	return h.call(ctx, "stage", "stage release "+s.Release,
 		func() error {
-			if t.releases[rel.Release()] != nil {
+			if t.releases[s.Release] != nil {
 				return nil
 			}
 			return h.m.mkdir(part + "/bin")
 		},
 		func() error {
 			h.m.remove(part)
-			h.m.written[host.ReleasePath(rel.Release())] = true
-			t.releases[rel.Release()] = &rel
+			h.m.written[host.ReleasePath(s.Release)] = true
+			t.releases[s.Release] = &s
 			return nil
 		})
 }

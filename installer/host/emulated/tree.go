@@ -29,11 +29,11 @@ type inode struct {
 // use.
 type tree struct {
 	nodes    map[string]*inode // by clean path; directories too
-	releases map[string]*bundle.Manifest
+	releases map[string]*bundle.Share
 }
 
 func newTree() *tree {
-	return &tree{nodes: map[string]*inode{"/": {dir: true, mode: 0o755}}, releases: map[string]*bundle.Manifest{}}
+	return &tree{nodes: map[string]*inode{"/": {dir: true, mode: 0o755}}, releases: map[string]*bundle.Share{}}
 }
 
 func digest(b []byte) string {
@@ -66,7 +66,7 @@ func (t *tree) resolve(p string, last bool) (string, error) {
 }
 
 // inRelease returns the release and the path in it, if p is below one.
-func (t *tree) inRelease(p string) (*bundle.Manifest, string) {
+func (t *tree) inRelease(p string) (*bundle.Share, string) {
 	rest, ok := strings.CutPrefix(p, config.ReleaseDir+"/")
 	if !ok {
 		return nil, ""
@@ -87,14 +87,14 @@ func (t *tree) get(p string, follow bool) *inode {
 	return t.nodes[at]
 }
 
-func release(m *bundle.Manifest, in string) *inode {
+func release(s *bundle.Share, in string) *inode {
 	switch in {
 	case "":
 		return &inode{dir: true, mode: 0o755}
 	case bundle.ManifestName:
-		return &inode{mode: 0o644, sum: m.Digest()}
+		return &inode{mode: 0o644, sum: s.Digest}
 	}
-	for _, f := range m.Files {
+	for _, f := range s.Files {
 		if f.Path == in {
 			return &inode{mode: f.Mode, sum: f.SHA256}
 		}

@@ -34,8 +34,8 @@ type pack struct {
 }
 
 // pack returns the files of a release in dir, packed when first asked for.
-func (p *Pool) pack(dir string, rel bundle.Manifest, files []int) (*pack, error) {
-	key := digest([]byte(fmt.Sprint(rel.Digest(), files)))[:24]
+func (p *Pool) pack(dir string, rel bundle.Share, files []int) (*pack, error) {
+	key := digest([]byte(fmt.Sprint(rel.Digest, rel.Partial, files)))[:24]
 	p.mu.Lock()
 	if p.closed {
 		p.mu.Unlock()

@@ -135,7 +135,7 @@ func TestOnlyWhatIsMissingIsSent(t *testing.T) {
 		{Path: "bin/c", Mode: 0o755, Size: 30, SHA256: sum("c")}, {Path: "bin/evil", Mode: 0o755, Size: 1, SHA256: sum("e")}}}
 	out := "== /opt/dcos/releases/1-x/manifest.json\n" + `{"version":"1","files":[{"path":"bin/old","sha256":"` + sum("b") + `"},{"path":"../../evil","sha256":"` + sum("e") + `"}]}` + "\n" +
 		"== /opt/dcos/releases/bad/manifest.json\n{\n== part\nbin/c: OK\nbin/a: FAILED\n"
-	s := ssh.PlanStage(rel, host.ReleasePath("2"), out)
+	s := ssh.PlanStage(rel.Share(true), host.ReleasePath("2"), out)
 	if d := cmp.Diff(map[int]string{1: "/opt/dcos/releases/1-x/bin/old"}, s.Linked()); d != "" {
 		t.Error(d)
 	}

@@ -332,7 +332,7 @@ func testStage(t *testing.T, unpacker []byte, damaged string) {
 	big := strings.Repeat("0123456789abcdef", 1<<16)
 	dir, m := release("1.0.0", map[string]string{"bin/tool": "#!/bin/sh\n", "share/big": big, "share/own": "one"})
 	for range 2 {
-		if err := h.Stage(ctx, dir, m); err != nil {
+		if err := h.Stage(ctx, dir, m.Share(true)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -346,7 +346,7 @@ func testStage(t *testing.T, unpacker []byte, damaged string) {
 	if err := os.WriteFile(filepath.Join(dir2, "share/big"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := h.Stage(ctx, dir2, m2); err != nil {
+	if err := h.Stage(ctx, dir2, m2.Share(true)); err != nil {
 		t.Fatal(err)
 	}
 	out, err = h.Run(ctx, "/bin/sh", "-c", "stat -c %h "+host.ReleasePath(m2.Release())+"/share/big; cat "+host.ReleasePath(m2.Release())+"/share/own")
@@ -362,14 +362,14 @@ func testStage(t *testing.T, unpacker []byte, damaged string) {
 	if _, err := h.Run(ctx, "/bin/sh", "-c", "echo bad > "+at+"/bin/tool"); err != nil {
 		t.Fatal(err)
 	}
-	l.fails(h.Stage(ctx, dir3, m3), fault.Internal, "stage release 3.0.0", "older release")
+	l.fails(h.Stage(ctx, dir3, m3.Share(true)), fault.Internal, "stage release 3.0.0", "older release")
 	if err := os.WriteFile(filepath.Join(dir3, "share/own"), []byte("thr"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if err := errors.Join(h.Remove(ctx, at), h.Remove(ctx, host.ReleasePath(m2.Release())), h.Remove(ctx, host.ReleasePath(m3.Release())+".part")); err != nil {
 		t.Fatal(err)
 	}
-	l.fails(h.Stage(ctx, dir3, m3), fault.Internal, damaged)
+	l.fails(h.Stage(ctx, dir3, m3.Share(true)), fault.Internal, damaged)
 }
 
 // A connection that breaks in the middle of what is sent: nothing of it is
@@ -396,7 +396,7 @@ func TestBrokenConnections(t *testing.T) {
 	files := map[string]string{"bin/a": strings.Repeat("a", 1<<20), "bin/b": strings.Repeat("b", 1<<20)}
 	dir, m := l.release("1.0.0", files)
 	front.breakAfter(3 << 19)
-	if err := h.Stage(ctx, dir, m); err != nil {
+	if err := h.Stage(ctx, dir, m.Share(true)); err != nil {
 		t.Fatal(err)
 	}
 	// A command of unknown outcome is not repeated.

@@ -31,10 +31,10 @@ func digest(b []byte) string {
 // releases before this one, or from an attempt that broke off. Those are
 // linked, the others are sent, all are compared with their digests, and the
 // directory gets its name.
-func (m *machine) Stage(ctx context.Context, dir string, rel bundle.Manifest) error {
-	what := "stage release " + rel.Release()
+func (m *machine) Stage(ctx context.Context, dir string, rel bundle.Share) error {
+	what := "stage release " + rel.Release
 	text, err := os.ReadFile(filepath.Join(dir, bundle.ManifestName))
-	if err == nil && digest(text) != rel.Digest() {
+	if err == nil && digest(text) != rel.Digest {
 		err = fmt.Errorf("%s is not that of the release", bundle.ManifestName)
 	}
 	if err != nil {
@@ -51,7 +51,7 @@ func (m *machine) Stage(ctx context.Context, dir string, rel bundle.Manifest) er
 }
 
 func (m *machine) stage(ctx context.Context, what string, files *release) error {
-	at := host.ReleasePath(files.rel.Release())
+	at := host.ReleasePath(files.rel.Release)
 	out, err := m.do(ctx, command{what: what, script: stagedScript(at, files.rel)})
 	if err != nil || out == "staged\n" {
 		return err
@@ -92,7 +92,7 @@ func (m *machine) stream(ctx context.Context, what string, files *release, plan 
 		return fault.New("read the unpacked release in "+files.dir, fault.Internal, err)
 	}
 	defer program.Close()
-	at, size := host.ReleasePath(files.rel.Release()), files.rel.Files[helper].Size
+	at, size := host.ReleasePath(files.rel.Release), files.rel.Files[helper].Size
 	_, err = m.do(ctx, command{what: what, once: true, script: plan.streamScript(at, files.rel, helper, relabel),
 		data: func() io.Reader { return io.MultiReader(io.NewSectionReader(program, 0, size), packed.reader()) }})
 	if fault.Is(err, fault.Internal) {
@@ -103,14 +103,18 @@ func (m *machine) stream(ctx context.Context, what string, files *release, plan 
 
 // streamScript puts the release together with the program that comes first on
 // standard input.
-func (s staging) streamScript(at string, rel bundle.Manifest, helper int, relabel string) string {
+func (s staging) streamScript(at string, rel bundle.Share, helper int, relabel string) string {
 	var b strings.Builder
 	to := part(at)
 	b.WriteString("set -eu; umask 022\n")
 	s.links(&b, to, rel)
 	f := rel.Files[helper]
 	fmt.Fprintf(&b, "rm -f .unpack; head -c %[1]d > .unpack; [ \"$(sha256sum < .unpack)\" = '%[2]s  -' ] || exit %[3]d\nchmod 755 .unpack\n", f.Size, f.SHA256, cut)
-	fmt.Fprintf(&b, "./.unpack . %s; rm -f .unpack\n", rel.Digest())
+	without := ""
+	if rel.Partial {
+		without = " " + bundle.PackagesDir + "/"
+	}
+	fmt.Fprintf(&b, "./.unpack . %s%s; rm -f .unpack\n", rel.Digest, without)
 	if relabel != "" {
 		fmt.Fprintf(&b, "%s -- %s\n", relabel, host.Quote(to))
 	}
@@ -119,7 +123,7 @@ func (s staging) streamScript(at string, rel bundle.Manifest, helper int, relabe
 }
 
 // links makes the directories and links what older releases have.
-func (s staging) links(b *strings.Builder, to string, rel bundle.Manifest) {
+func (s staging) links(b *strings.Builder, to string, rel bundle.Share) {
 	dirs := map[string]bool{to: true}
 	for _, f := range rel.Files {
 		dirs[path.Join(to, path.Dir(f.Path))] = true
@@ -138,7 +142,7 @@ func part(at string) string { return at + ".part" }
 
 // stagedScript prints the manifests of the releases there, or that this one is
 // staged, and which of its files an earlier attempt brought whole.
-func stagedScript(at string, rel bundle.Manifest) string {
+func stagedScript(at string, rel bundle.Share) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "if [ -f %s ]; then echo staged; exit 0; fi\n", host.Quote(path.Join(at, bundle.ManifestName)))
 	fmt.Fprintf(&b, "for f in %s/*/%s; do [ -f \"$f\" ] && { echo \"== $f\"; cat \"$f\"; echo; }; done\n", config.ReleaseDir, bundle.ManifestName)
@@ -186,7 +190,7 @@ type staging struct {
 }
 
 // planStage decides that by what stagedScript printed.
-func planStage(rel bundle.Manifest, at, out string) staging {
+func planStage(rel bundle.Share, at, out string) staging {
 	older, whole := parseStaged(out, at)
 	s := staging{link: map[int]string{}}
 	for i, f := range rel.Files {
@@ -204,7 +208,7 @@ func planStage(rel bundle.Manifest, at, out string) staging {
 
 // script puts the release together. It can break off anywhere: what it left is
 // looked at by the next attempt.
-func (s staging) script(at string, rel bundle.Manifest, manifest int, relabel string) string {
+func (s staging) script(at string, rel bundle.Share, manifest int, relabel string) string {
 	var b strings.Builder
 	to := part(at)
 	b.WriteString("set -eu; umask 022\n")
@@ -225,7 +229,7 @@ func (s staging) script(at string, rel bundle.Manifest, manifest int, relabel st
 		fmt.Fprintf(&b, "chmod %s -- %s\n", mode, quoted(modes[mode]))
 	}
 	fmt.Fprintf(&b, "head -c %d > %s\n", manifest, bundle.ManifestName)
-	fmt.Fprintf(&b, "[ \"$(sha256sum < %s)\" = '%s  -' ] || exit %d\n", bundle.ManifestName, rel.Digest(), cut)
+	fmt.Fprintf(&b, "[ \"$(sha256sum < %s)\" = '%s  -' ] || exit %d\n", bundle.ManifestName, rel.Digest, cut)
 	if relabel != "" {
 		fmt.Fprintf(&b, "%s -- %s\n", relabel, host.Quote(to))
 	}
@@ -237,7 +241,7 @@ func (s staging) script(at string, rel bundle.Manifest, manifest int, relabel st
 // release reads the files that are sent one after another, then the manifest.
 type release struct {
 	dir      string // where they are
-	rel      bundle.Manifest
+	rel      bundle.Share
 	manifest []byte
 	send     []int
 

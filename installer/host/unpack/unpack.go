@@ -15,6 +15,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/klauspost/compress/zstd"
 )
@@ -68,10 +70,11 @@ func pack(tw *tar.Writer, dir, name string) error {
 
 // Into reads a stream that Pack wrote and completes the release in dir, whose
 // manifest must have the given digest: files that the stream has are written,
-// and all others must be there. Each is compared with the manifest and given
+// and all others must be there, but those whose paths begin with one of
+// without: the host is to do without them. Each is compared with the manifest and given
 // its mode. A stream that is cut off, or damaged, leaves files that the next
 // one need not bring: Have finds them.
-func Into(dir, digest string, r io.Reader) error {
+func Into(dir, digest string, r io.Reader, without ...string) error {
 	zr, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1))
 	if err != nil {
 		return err
@@ -117,7 +120,7 @@ func Into(dir, digest string, r io.Reader) error {
 		delete(left, h.Name)
 	}
 	for _, f := range files {
-		if _, ok := left[f.Path]; !ok {
+		if _, ok := left[f.Path]; !ok || slices.ContainsFunc(without, func(p string) bool { return strings.HasPrefix(f.Path, p) }) {
 			continue
 		}
 		if err := holds(root, f); err != nil {
