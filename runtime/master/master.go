@@ -2,6 +2,15 @@
 // their resources to frameworks and keeps count of tasks, over the HTTP APIs
 // of Mesos. One Master lives as long as the process; each Run is one term of
 // leadership. Outside of a term the same handler sends clients to the leader.
+//
+// Of the operations on resources, frameworks (ACCEPT) and operators
+// (RESERVE_RESOURCES and the like, and /reserve, /unreserve, /create-volumes,
+// /destroy-volumes) have RESERVE, also with source, UNRESERVE, CREATE, DESTROY,
+// GROW_VOLUME and SHRINK_VOLUME, on disks of the sandbox's file system and of
+// PATH and MOUNT sources as far as the agent serves them. Static reservations are
+// the agents' configuration; refined and shared ones need the capability of the
+// framework that Mesos asks for. There are no resource providers: CREATE_DISK and
+// DESTROY_DISK are refused. Quota and weights cannot be set.
 package master
 
 import (
