@@ -124,6 +124,7 @@ var owners = map[string][]string{
 	"github.com/pulumi/pulumi/sdk/v3":     {"installer", "providers", "ci/bench"},
 	"golang.org/x/crypto/ssh":             {"installer/host/ssh", "ci/lab"},
 	"github.com/minio/minio-go/v7":        {"runtime/backup/target"},
+	"github.com/twmb/franz-go":            {"universe/tools/kafka", "ci/e2e"},
 	"filippo.io/age":                      {"runtime/backup", "installer/bootstrap", "installer/cli", "installer/recovery"},
 }
 
