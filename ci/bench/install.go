@@ -38,7 +38,7 @@ func (b *bench) wants(part string) bool {
 }
 
 func (b *bench) run(ctx context.Context) error {
-	if slices.ContainsFunc([]string{"up", "idle", "app", "launch", "churn"}, b.wants) {
+	if slices.ContainsFunc([]string{"up", "idle", "app", "vip", "launch", "churn"}, b.wants) {
 		if err := b.one(ctx); err != nil {
 			return err
 		}
@@ -74,7 +74,7 @@ func (b *bench) one(ctx context.Context) (err error) {
 	for _, part := range []struct {
 		name string
 		do   func(context.Context, *cluster) error
-	}{{"app", b.oneApp}, {"launch", b.manyApps}, {"idle", b.idle}, {"churn", b.churn}} {
+	}{{"app", b.oneApp}, {"vip", b.vip}, {"launch", b.manyApps}, {"idle", b.idle}, {"churn", b.churn}} {
 		if !b.wants(part.name) {
 			continue
 		}

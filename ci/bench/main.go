@@ -49,6 +49,8 @@ func run(ctx context.Context, args []string) error {
 		return runFloorStore(ctx, args[1:])
 	case floorServer:
 		return runFloorServer(ctx, args[1:])
+	case knocker:
+		return runKnock(ctx, args[1:])
 	case floorHost:
 		return runFloorHost(args[1:])
 	}
@@ -75,7 +77,7 @@ func install(ctx context.Context, args []string) error {
 	f.IntVar(&s.apps, "apps", 20, "apps deployed for app_running_ms")
 	f.IntVar(&s.churn, "churn", 200, "apps deployed and removed to look for leaks")
 	f.DurationVar(&s.idle, "idle", time.Minute, "rest before memory is read")
-	f.StringVar(&s.only, "only", "", "comma-separated parts of it: up,idle,app,launch,churn,ha")
+	f.StringVar(&s.only, "only", "", "comma-separated parts of it: up,idle,app,vip,launch,churn,ha")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
