@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
+	"strings"
 	"sync"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
@@ -17,6 +19,8 @@ import (
 const (
 	maxDepth = 64
 	maxNodes = 100_000
+
+	maxExponent = 400
 )
 
 // Config is a package's config.json: a JSON Schema of draft 4 that says which
@@ -50,7 +54,8 @@ func ParseConfig(text []byte) (*Config, error) {
 }
 
 // Decode reads one JSON value, numbers as json.Number. It must be of ordinary
-// depth and size.
+// depth and size, and so must its numbers: whoever reckons with 1e9999999
+// exactly runs out of memory.
 func Decode(text []byte) (any, error) {
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.UseNumber()
@@ -73,6 +78,12 @@ func bound(v any, depth int, nodes *int) error {
 		return fmt.Errorf("it is more than %d deep", maxDepth)
 	}
 	switch v := v.(type) {
+	case json.Number:
+		if _, exponent, ok := strings.Cut(strings.ToLower(v.String()), "e"); ok {
+			if n, err := strconv.Atoi(exponent); err != nil || max(n, -n) > maxExponent {
+				return fmt.Errorf("the number %.40s is out of range", v)
+			}
+		}
 	case map[string]any:
 		for _, e := range v {
 			if err := bound(e, depth+1, nodes); err != nil {

@@ -167,10 +167,11 @@ func TestMerge(t *testing.T) {
 // TestBounds: a config.json that is made to take for ever is refused.
 func TestBounds(t *testing.T) {
 	for name, text := range map[string]string{
-		"deep":  strings.Repeat(`{"properties":`, 100) + "{}" + strings.Repeat("}", 100),
-		"large": `{"enum":[` + strings.Repeat("1,", 200_000) + "1]}",
-		"two":   "{}{}",
-		"list":  "[]",
+		"deep":   strings.Repeat(`{"properties":`, 100) + "{}" + strings.Repeat("}", 100),
+		"large":  `{"enum":[` + strings.Repeat("1,", 200_000) + "1]}",
+		"two":    "{}{}",
+		"list":   "[]",
+		"number": `{"minimum":1e999999999}`,
 	} {
 		if _, err := schema.ParseConfig([]byte(text)); err == nil {
 			t.Errorf("%s is accepted", name)
