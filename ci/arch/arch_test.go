@@ -42,6 +42,7 @@ var allow = map[string][]string{
 	"runtime/deposit":        {"runtime/fault", "runtime/state"},
 	"runtime/backup/archive": {"runtime/fault"},
 	"runtime/backup/target":  {"runtime/fault", "runtime/config", "runtime/backup/archive"},
+	"runtime/outbox":         {"runtime/fault", "runtime/state"},
 	// L2: how components meet.
 	"runtime/membership": {"runtime/fault", "runtime/config", "runtime/state"},
 	"runtime/framework":  {"runtime/fault", "runtime/api"},
@@ -57,6 +58,8 @@ var allow = map[string][]string{
 	"runtime/balancer/ruleset":        {"runtime/feed", "runtime/api"},
 	"runtime/dns/zone":                {"runtime/feed", "runtime/task"},
 	"runtime/gateway/route":           {},
+	"runtime/catalog/index":           {"runtime/api", "runtime/catalog/envelope", "runtime/catalog/failure", "universe/schema"},
+	"runtime/catalog/render":          {"runtime/api", "runtime/mustache", "runtime/catalog/envelope", "runtime/catalog/failure", "universe/schema"},
 	// L4: components, never each other.
 	"runtime/master":       {"runtime/fault", "runtime/config", "runtime/api", "runtime/resource", "runtime/task", "runtime/state", "runtime/leader", "runtime/allocator", "runtime/pki"},
 	"runtime/agent":        {"runtime/fault", "runtime/config", "runtime/api", "runtime/resource", "runtime/task"},
@@ -65,7 +68,7 @@ var allow = map[string][]string{
 	"runtime/balancer":     {"runtime/fault", "runtime/feed"},
 	"runtime/dns":          {"runtime/fault", "runtime/feed"},
 	"runtime/identity":     {"runtime/fault", "runtime/state", "runtime/password"},
-	"runtime/catalog":      {"runtime/fault", "runtime/state"},
+	"runtime/catalog":      {"runtime/fault", "runtime/state", "runtime/api", "universe/schema"},
 	"runtime/registry":     {"runtime/fault", "runtime/config", "runtime/state", "runtime/pki"},
 	"runtime/backup":       {"runtime/fault", "runtime/config", "runtime/state", "runtime/deposit"},
 	"runtime/gateway":      {"runtime/fault", "runtime/config", "runtime/server", "runtime/feed", "runtime/task"},
@@ -74,13 +77,13 @@ var allow = map[string][]string{
 	"cmd/dcos":  {"runtime/fault", "runtime/config", "runtime/api", "runtime/pki"},
 
 	// The installer's side.
-	"genconf":                 {"runtime/fault", "runtime/config", "installer/topology"},
+	"genconf":                 {"runtime/fault", "runtime/config", "runtime/resource", "installer/topology"},
 	"providers":               {"runtime/fault"},
 	"providers/onprem":        {"providers", "installer/host/facts", "runtime/fault", "runtime/config"},
 	"providers/local":         {"providers", "installer/bundle", "runtime/fault", "runtime/config"},
 	"installer/diag":          {},
-	"installer/bundle":        {"runtime/fault"},
-	"installer/blueprint":     {"installer/diag"},
+	"installer/bundle":        {"runtime/fault", "runtime/config"},
+	"installer/blueprint":     {"installer/diag", "runtime/resource"},
 	"installer/dcosconfig":    {"installer/diag"},
 	"installer/topology":      {"installer/blueprint", "installer/diag", "runtime/config"},
 	"installer/host":          {"runtime/fault", "runtime/config", "installer/bundle", "providers/local", "providers/input"},

@@ -60,13 +60,13 @@ func (e *Engine) alter(ctx context.Context, force bool, build func(*change) erro
 	if err == nil {
 		r, err = e.deploy(c)
 	}
-	done := e.out.flushed()
+	done := e.out.Flushed()
 	e.mu.Unlock()
 	if err != nil {
 		return r, err
 	}
 	e.nudge()
-	return r, e.out.wait(ctx, done)
+	return r, e.out.Wait(ctx, done)
 }
 
 // settle drops from c what changes nothing and stamps the rest. It returns
@@ -417,10 +417,10 @@ func (e *Engine) KillTasks(ctx context.Context, apps []spec.AppID, choose func(m
 		e.mu.Lock()
 		pick()
 		kill()
-		done := e.out.flushed()
+		done := e.out.Flushed()
 		e.mu.Unlock()
 		e.nudge()
-		return tasks, nil, e.out.wait(ctx, done)
+		return tasks, nil, e.out.Wait(ctx, done)
 	}
 	r, err := e.alter(ctx, o.Force, func(c *change) error {
 		counts := pick()
@@ -452,10 +452,10 @@ func (e *Engine) CancelDeployment(ctx context.Context, id string, force bool) (*
 			return nil, missing
 		}
 		e.cancel(d, "The deployment has been cancelled by the user")
-		done := e.out.flushed()
+		done := e.out.Flushed()
 		e.mu.Unlock()
 		e.nudge()
-		return nil, e.out.wait(ctx, done)
+		return nil, e.out.Wait(ctx, done)
 	}
 	r, err := e.alter(ctx, true, func(c *change) error {
 		d := e.deployments[id]

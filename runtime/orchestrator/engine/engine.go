@@ -33,6 +33,7 @@ import (
 	"dcos.example/dcos/runtime/framework"
 	"dcos.example/dcos/runtime/orchestrator/event"
 	"dcos.example/dcos/runtime/orchestrator/spec"
+	"dcos.example/dcos/runtime/outbox"
 	"dcos.example/dcos/runtime/state"
 )
 
@@ -65,7 +66,7 @@ type Engine struct {
 	client *framework.Client
 	loaded chan struct{}
 	wake   chan struct{}
-	out    *outbox
+	out    *outbox.Box
 	probes sync.WaitGroup
 	ctx    context.Context // of Run, for what outlives a call: probes; it tells failure from the end
 
@@ -94,7 +95,7 @@ type Engine struct {
 func New(cfg Config) *Engine {
 	return &Engine{
 		cfg: cfg, log: cfg.Log, Events: event.New(),
-		loaded: make(chan struct{}), wake: make(chan struct{}, 1), out: newOutbox(cfg.Store, cfg.Log),
+		loaded: make(chan struct{}), wake: make(chan struct{}, 1), out: outbox.New(cfg.Store, "store orchestrator state", cfg.Log),
 		tree: spec.NewTree(), apps: map[spec.AppID]*app{}, history: history{},
 		instances: map[string]*instance{}, tasks: map[string]*instance{},
 		deployments: map[string]*running{}, lockedBy: map[spec.AppID]string{}, dirty: map[spec.AppID]struct{}{},
@@ -129,7 +130,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	group, gctx := errgroup.WithContext(ctx)
 	e.ctx = gctx
 	close(e.loaded)
-	group.Go(func() error { return e.out.run(gctx) })
+	group.Go(func() error { return e.out.Run(gctx) })
 	group.Go(func() error { e.work(gctx); return nil })
 	group.Go(func() error {
 		err := client.Run(gctx)
@@ -239,9 +240,9 @@ func (e *Engine) forgetFramework(ctx context.Context) error {
 	e.log.Error("the master has removed the framework, its tasks are gone", "framework", e.FrameworkID())
 	e.mu.Lock()
 	e.drop(kindFramework, FrameworkName)
-	done := e.out.flushed()
+	done := e.out.Flushed()
 	e.mu.Unlock()
-	return e.out.wait(ctx, done)
+	return e.out.Wait(ctx, done)
 }
 
 // work evaluates what changed until ctx ends.
@@ -298,7 +299,7 @@ func (e *Engine) dirtyAll() {
 
 // call makes a call once everything staged so far is stored.
 func (e *Engine) call(c *scheduler.Call) {
-	e.out.after(func(ctx context.Context) {
+	e.out.After(func(ctx context.Context) {
 		if err := e.client.Call(ctx, c); err != nil && e.ctx.Err() == nil {
 			// What was to be told to the master is told again by
 			// reconciliation, by kill retries, or with the next revive.

@@ -233,7 +233,7 @@ func (e *Engine) update(s *mesos.TaskStatus) {
 	if len(s.GetUuid()) == 0 {
 		return
 	}
-	e.out.after(func(ctx context.Context) {
+	e.out.After(func(ctx context.Context) {
 		if err := e.client.Acknowledge(ctx, s); err != nil && e.ctx.Err() == nil {
 			e.log.Warn("acknowledge status", "task", s.GetTaskId().GetValue(), "err", err)
 		}

@@ -209,7 +209,7 @@ func (e *Engine) accept(o launch.Offer, tasks []*mesos.TaskInfo, started []*inst
 			Filters: &mesos.Filters{RefuseSeconds: proto.Float64(refuse.Seconds())},
 		},
 	}
-	e.out.after(func(ctx context.Context) {
+	e.out.After(func(ctx context.Context) {
 		err := e.client.Call(ctx, c)
 		if err == nil || e.ctx.Err() != nil {
 			return
@@ -267,7 +267,7 @@ const reviveAgain = time.Second
 // revive asks for offers from all agents, and again should that fail.
 func (e *Engine) revive() {
 	epoch := e.flow.epoch
-	e.out.after(func(ctx context.Context) {
+	e.out.After(func(ctx context.Context) {
 		err := e.client.Call(ctx, &scheduler.Call{Type: scheduler.Call_REVIVE.Enum(), Revive: &scheduler.Call_Revive{}})
 		if err == nil || e.ctx.Err() != nil {
 			return

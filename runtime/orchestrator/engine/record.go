@@ -141,7 +141,7 @@ func (e *Engine) load(ctx context.Context) error {
 func list[T any](ctx context.Context, e *Engine, kind state.Kind) ([]state.Object[T], error) {
 	objs, _, err := state.NewTable[T](e.cfg.Store, kind).List(ctx)
 	for _, o := range objs {
-		e.out.revs[state.Key{Kind: kind, ID: o.ID}] = o.Rev
+		e.out.Known(state.Key{Kind: kind, ID: o.ID}, o.Rev)
 	}
 	return objs, err
 }
@@ -355,3 +355,9 @@ func (e *Engine) since(id spec.AppID) string {
 	}
 	return h[len(h)-1].at
 }
+
+// put stages a record.
+func (e *Engine) put(kind state.Kind, id string, v any) { e.out.Put(kind, id, v) }
+
+// drop stages the deletion of a record.
+func (e *Engine) drop(kind state.Kind, id string) { e.out.Drop(kind, id) }

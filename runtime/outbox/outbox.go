@@ -1,4 +1,11 @@
-package engine
+// Package outbox writes the records of a component that keeps its state in
+// memory, and makes its calls to others only when what they rest on is stored.
+//
+// The component holds its own lock while it changes memory and stages records
+// and calls; the outbox commits many changes at once, and then makes the calls,
+// in order. Memory is ahead of the store by what is in flight, and a leader that
+// takes over repeats at most that.
+package outbox
 
 import (
 	"context"
@@ -28,10 +35,11 @@ type batch struct {
 
 func newBatch() *batch { return &batch{index: map[state.Key]int{}, done: make(chan struct{})} }
 
-// outbox is the only writer of the orchestrator's records. Calls are made by a
+// Box is the only writer of its component's records. Calls are made by a
 // goroutine of their own, so that a slow master does not hold up the store.
-type outbox struct {
+type Box struct {
 	store state.Backend
+	op    string
 	log   *slog.Logger
 	wake  chan struct{}
 	ring  chan struct{} // wakes the caller
@@ -42,18 +50,20 @@ type outbox struct {
 	failed error                   // why nothing will be written any more
 	broken chan struct{}           // closed with failed
 
-	revs map[state.Key]state.Rev // as committed; used by run alone once it runs
+	revs map[state.Key]state.Rev // as committed; used by Run alone once it runs
 }
 
-func newOutbox(store state.Backend, log *slog.Logger) *outbox {
-	return &outbox{
-		store: store, log: log, wake: make(chan struct{}, 1), ring: make(chan struct{}, 1), next: newBatch(),
+// New returns a Box over store; op says in errors what is being done ("store
+// orchestrator state").
+func New(store state.Backend, op string, log *slog.Logger) *Box {
+	return &Box{
+		store: store, op: op, log: log, wake: make(chan struct{}, 1), ring: make(chan struct{}, 1), next: newBatch(),
 		broken: make(chan struct{}), revs: map[state.Key]state.Rev{},
 	}
 }
 
-// stage writes value to key with the next commit; nil deletes.
-func (o *outbox) stage(key state.Key, value []byte) {
+// Stage writes value to key with the next commit; nil deletes.
+func (o *Box) Stage(key state.Key, value []byte) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	op := state.Op{Key: key, Value: value}
@@ -66,31 +76,31 @@ func (o *outbox) stage(key state.Key, value []byte) {
 	o.signal()
 }
 
-// after runs f when everything staged so far is stored, in order.
-func (o *outbox) after(f func(context.Context)) {
+// After runs f when everything staged so far is stored, in order.
+func (o *Box) After(f func(context.Context)) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.next.calls = append(o.next.calls, f)
 	o.signal()
 }
 
-func (o *outbox) signal() {
+func (o *Box) signal() {
 	select {
 	case o.wake <- struct{}{}:
 	default:
 	}
 }
 
-// flushed is closed when everything staged so far is stored.
-func (o *outbox) flushed() <-chan struct{} {
+// Flushed is closed when everything staged so far is stored.
+func (o *Box) Flushed() <-chan struct{} {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.signal()
 	return o.next.done
 }
 
-// wait waits for done, or for the reason why it will never come.
-func (o *outbox) wait(ctx context.Context, done <-chan struct{}) error {
+// Wait waits for done, or for the reason why it will never come.
+func (o *Box) Wait(ctx context.Context, done <-chan struct{}) error {
 	select {
 	case <-done:
 		return nil
@@ -101,9 +111,9 @@ func (o *outbox) wait(ctx context.Context, done <-chan struct{}) error {
 	}
 }
 
-// run commits until ctx ends or a commit fails for good: another leader has
+// Run commits until ctx ends or a commit fails for good: another leader has
 // written, or the store refuses.
-func (o *outbox) run(ctx context.Context) error {
+func (o *Box) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var caller sync.WaitGroup
 	caller.Go(func() { o.makeCalls(ctx) })
@@ -120,7 +130,7 @@ func (o *outbox) run(ctx context.Context) error {
 	return err
 }
 
-func (o *outbox) loop(ctx context.Context) error {
+func (o *Box) loop(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
@@ -156,7 +166,7 @@ func (o *outbox) loop(ctx context.Context) error {
 const callTimeout = 10 * time.Second
 
 // makeCalls makes the calls that are due, in order, until ctx ends.
-func (o *outbox) makeCalls(ctx context.Context) {
+func (o *Box) makeCalls(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
@@ -178,7 +188,7 @@ func (o *outbox) makeCalls(ctx context.Context) {
 	}
 }
 
-func (o *outbox) commit(ctx context.Context, ops []state.Op) error {
+func (o *Box) commit(ctx context.Context, ops []state.Op) error {
 	kept := ops[:0]
 	for _, op := range ops {
 		op.IfRev = o.revs[op.Key]
@@ -207,7 +217,7 @@ func (o *outbox) commit(ctx context.Context, ops []state.Op) error {
 		// A commit whose answer got lost ends in Conflict here: the next term
 		// reads what became of it.
 		if !fault.Is(err, fault.Unavailable) || ctx.Err() != nil {
-			return fault.New("store orchestrator state", fault.KindOf(err), err)
+			return fault.New(o.op, fault.KindOf(err), err)
 		}
 		o.log.Warn("store unavailable, trying again", "err", err)
 		select {
@@ -218,14 +228,17 @@ func (o *outbox) commit(ctx context.Context, ops []state.Op) error {
 	}
 }
 
-// put stages a record.
-func (e *Engine) put(kind state.Kind, id string, v any) {
+// Known tells at which revision a record is that was read before Run.
+func (o *Box) Known(key state.Key, rev state.Rev) { o.revs[key] = rev }
+
+// Put stages a record. A value that does not marshal is a broken invariant.
+func (o *Box) Put(kind state.Kind, id string, v any) {
 	b, err := json.Marshal(v)
 	if err != nil {
-		panic("engine: a record does not marshal: " + err.Error())
+		panic("outbox: a record of kind " + string(kind) + " does not marshal: " + err.Error())
 	}
-	e.out.stage(state.Key{Kind: kind, ID: id}, b)
+	o.Stage(state.Key{Kind: kind, ID: id}, b)
 }
 
-// drop stages the deletion of a record.
-func (e *Engine) drop(kind state.Kind, id string) { e.out.stage(state.Key{Kind: kind, ID: id}, nil) }
+// Drop stages the deletion of a record.
+func (o *Box) Drop(kind state.Kind, id string) { o.Stage(state.Key{Kind: kind, ID: id}, nil) }
