@@ -2,8 +2,6 @@ package bundle
 
 import (
 	"bytes"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -13,15 +11,28 @@ import (
 	"slices"
 	"strings"
 
+	digest "github.com/opencontainers/go-digest"
+
 	"dcos.example/dcos/installer/bundle/sbom"
 	"dcos.example/dcos/runtime/fault"
 )
 
-// Add writes to out the bundle at base with images added, signed with key.
-// Each of paths is an image archive (OCI's or docker save's, gzip or not), a
-// directory in OCI's layout, or a directory with such archives. An image that
-// is there already, byte for byte, is fine.
-func Add(base, out string, paths []string, key Key, t Trust) (Manifest, error) {
+// Additions is what Add adds.
+type Additions struct {
+	// Images are for agents. Each is an image archive (OCI's or docker save's,
+	// gzip or not), a directory in OCI's layout, or a directory with such
+	// archives. One that is there already, byte for byte, is fine.
+	Images []string
+	// Packages are NAME, which is its newest version, or NAME:VERSION, of the
+	// universe in the directory Universe: repo.json and images/*.tar. One that
+	// is there already is replaced. What needs no image is added besides.
+	Packages []string
+	Universe string
+}
+
+// Add writes to out, which may be base, the bundle at base with more in it,
+// signed with key.
+func Add(base, out string, add Additions, key Key, t Trust) (Manifest, error) {
 	op := "add to bundle " + base
 	r, err := openTrusted(base, t)
 	if err != nil {
@@ -33,7 +44,7 @@ func Add(base, out string, paths []string, key Key, t Trust) (Manifest, error) {
 		return Manifest{}, fault.New(op, fault.Denied, err)
 	}
 	defer os.RemoveAll(tmp)
-	staged, err := stageImages(paths, tmp)
+	staged, err := stageImages(add.Images, tmp)
 	if err != nil {
 		return Manifest{}, fault.New(op, fault.KindOf(err), err)
 	}
@@ -45,7 +56,15 @@ func Add(base, out string, paths []string, key Key, t Trust) (Manifest, error) {
 			return Manifest{}, fault.New(op, fault.KindOf(err), err)
 		}
 	}
-	if err := a.materials(base, t); err != nil {
+	if err := a.read(base, t); err != nil {
+		return Manifest{}, err
+	}
+	if len(add.Packages) > 0 {
+		if err := a.packages(add); err != nil {
+			return Manifest{}, fault.New(op, fault.KindOf(err), err)
+		}
+	}
+	if err := a.materials(); err != nil {
 		return Manifest{}, fault.New(op, fault.KindOf(err), err)
 	}
 	slices.SortFunc(a.m.Files, byPath)
@@ -128,6 +147,73 @@ type addition struct {
 	m     Manifest
 	files map[string]bool
 	new   []Image
+
+	// Of the base: its bill of materials, its repository, and its packages'
+	// images.
+	bill, repo []byte
+	stored     *store
+}
+
+// read reads of the base what depends on what is added.
+func (a *addition) read(base string, t Trust) error {
+	a.stored = newStore()
+	r, err := openTrusted(base, t)
+	if err != nil {
+		return err
+	}
+	defer r.close()
+	err = r.each(func(f File, in io.Reader) (err error) {
+		hex, isBlob := strings.CutPrefix(f.Path, packBlobs)
+		switch {
+		case f.Path == sbom.File:
+			a.bill, err = io.ReadAll(in)
+		case f.Path == repoFile:
+			a.repo, err = io.ReadAll(in)
+		case f.Path == packIndex:
+			var text []byte
+			if text, err = io.ReadAll(in); err == nil {
+				err = a.stored.index(text)
+			}
+		case isBlob:
+			d := digest.NewDigestFromEncoded(digest.SHA256, hex)
+			a.stored.sizes[d] = f.Size
+			if f.Size <= maxDocument {
+				var doc []byte
+				if doc, err = io.ReadAll(in); err == nil && len(doc) > 0 && doc[0] == '{' {
+					a.stored.docs[d] = doc
+				}
+			}
+		}
+		return err
+	})
+	if err != nil {
+		return damaged("read bundle "+base, err)
+	}
+	return nil
+}
+
+// put makes text a file of the bundle.
+func (a *addition) put(path string, text []byte) error {
+	at := filepath.Join(a.dir, filepath.FromSlash(path))
+	if err := os.MkdirAll(filepath.Dir(at), 0o755); err != nil {
+		return err
+	}
+	if err := os.WriteFile(at, text, 0o644); err != nil {
+		return err
+	}
+	return a.take(path)
+}
+
+// take makes a file in dir a file of the bundle, in place of one by that name.
+func (a *addition) take(path string) error {
+	f, err := describe(a.dir, filepath.Join(a.dir, filepath.FromSlash(path)))
+	if err != nil {
+		return err
+	}
+	f.Mode = 0o644
+	a.m.Files = append(slices.DeleteFunc(a.m.Files, func(o File) bool { return o.Path == path }), f)
+	a.files[path] = true
+	return nil
 }
 
 func (a *addition) image(name string) error {
@@ -158,28 +244,12 @@ func (a *addition) image(name string) error {
 	return nil
 }
 
-// materials adds what is new to the bill of materials, if the base has one.
-func (a *addition) materials(base string, t Trust) error {
-	i := slices.IndexFunc(a.m.Files, func(f File) bool { return f.Path == sbom.File })
-	if i < 0 || len(a.new) == 0 {
+// materials brings the bill of materials up to date, if the base has one.
+func (a *addition) materials() error {
+	if a.bill == nil {
 		return nil
 	}
-	r, err := openTrusted(base, t)
-	if err != nil {
-		return err
-	}
-	defer r.close()
-	var text []byte
-	err = r.each(func(f File, in io.Reader) (err error) {
-		if f.Path == sbom.File {
-			text, err = io.ReadAll(in)
-		}
-		return err
-	})
-	if err != nil {
-		return damaged("read "+sbom.File, err)
-	}
-	doc, err := sbom.Read(bytes.NewReader(text))
+	doc, err := sbom.Read(bytes.NewReader(a.bill))
 	if err != nil {
 		return err
 	}
@@ -187,17 +257,19 @@ func (a *addition) materials(base string, t Trust) error {
 		at := slices.IndexFunc(a.m.Files, func(f File) bool { return f.Path == img.Path })
 		doc.Image(img.Name, img.Path, a.m.Files[at].SHA256)
 	}
+	doc.Drop(PackagesDir + "/")
+	for _, p := range a.m.Packages {
+		for _, name := range p.Images {
+			d := a.stored.images[name].Digest
+			doc.Image(name, packBlobs+d.Encoded(), d.Encoded())
+		}
+		doc.Package(p.Name, p.Version, repoFile, p.Images)
+	}
 	var b bytes.Buffer
 	if err := doc.Write(&b); err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(a.dir, sbom.File), b.Bytes(), 0o644); err != nil {
-		return err
-	}
-	sum := sha256.Sum256(b.Bytes())
-	a.m.Files[i].Size, a.m.Files[i].SHA256 = int64(b.Len()), hex.EncodeToString(sum[:])
-	a.files[sbom.File] = true
-	return nil
+	return a.put(sbom.File, b.Bytes())
 }
 
 // Sign writes the bundle at path to out with a signature of key, in place of
@@ -243,6 +315,10 @@ func rewrite(base, out string, m Manifest, dir string, mine map[string]bool, key
 		return fault.New(op, fault.Internal, err)
 	}
 	left := m.Files
+	stays := make(map[string]bool, len(m.Files))
+	for _, f := range m.Files {
+		stays[f.Path] = true
+	}
 	own := func(until string) error { // writes those of dir that come before
 		for ; len(left) > 0 && left[0].Path < until && mine[left[0].Path]; left = left[1:] {
 			if err := p.file(left[0], dir); err != nil {
@@ -254,6 +330,9 @@ func rewrite(base, out string, m Manifest, dir string, mine map[string]bool, key
 	err = r.each(func(f File, in io.Reader) error {
 		if err := own(f.Path); err != nil {
 			return err
+		}
+		if !stays[f.Path] {
+			return nil
 		}
 		if len(left) == 0 || left[0].Path != f.Path {
 			return fmt.Errorf("%s is not what it was", base)

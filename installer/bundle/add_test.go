@@ -80,7 +80,7 @@ func TestAddImages(t *testing.T) {
 	put(t, filepath.Join(dir, "nginx.tar.gz"), zipped.String())
 	out := filepath.Join(dir, "site.bundle")
 	paths := []string{filepath.Join(dir, "tars"), filepath.Join(dir, "b"), filepath.Join(dir, "nginx.tar.gz")}
-	m, err := bundle.Add(base, out, paths, site, bundle.TrustKey(vendor.Public()))
+	m, err := bundle.Add(base, out, bundle.Additions{Images: paths}, site, bundle.TrustKey(vendor.Public()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,7 +117,7 @@ func TestAddImages(t *testing.T) {
 		t.Errorf("nginx.tar: %d bytes, %v", len(b), err)
 	}
 	// The same again adds nothing.
-	again, err := bundle.Add(out, filepath.Join(dir, "again.bundle"), paths, site, trust)
+	again, err := bundle.Add(out, filepath.Join(dir, "again.bundle"), bundle.Additions{Images: paths}, site, trust)
 	if err != nil || !cmp.Equal(again.Files, m.Files) {
 		t.Errorf("again: %v %s", err, cmp.Diff(m.Files, again.Files))
 	}
@@ -154,7 +154,7 @@ func TestAddRefuses(t *testing.T) {
 			dir := t.TempDir()
 			put(t, filepath.Join(dir, "in", test.file), test.text)
 			out := filepath.Join(dir, "out.bundle")
-			_, err := bundle.Add(base, out, []string{filepath.Join(dir, "in", test.file)}, key, trust)
+			_, err := bundle.Add(base, out, bundle.Additions{Images: []string{filepath.Join(dir, "in", test.file)}}, key, trust)
 			if err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("got %v, want %q", err, test.want)
 			}
@@ -163,7 +163,7 @@ func TestAddRefuses(t *testing.T) {
 			}
 		})
 	}
-	if _, err := bundle.Add(base, filepath.Join(t.TempDir(), "o"), []string{t.TempDir()}, key, trust); !fault.Is(err, fault.Invalid) {
+	if _, err := bundle.Add(base, filepath.Join(t.TempDir(), "o"), bundle.Additions{Images: []string{t.TempDir()}}, key, trust); !fault.Is(err, fault.Invalid) {
 		t.Errorf("an empty directory: %v", err)
 	}
 }

@@ -61,6 +61,7 @@ func scanImage(r io.Reader) ([]string, error) {
 type archive struct {
 	docs  map[string][]byte // small JSON files by path
 	files map[string]bool
+	sizes map[string]int64 // of regular files; nil: nobody asks
 }
 
 func (a archive) read(r io.Reader) error {
@@ -81,6 +82,9 @@ func (a archive) read(r io.Reader) error {
 			continue
 		}
 		a.files[name] = true
+		if a.sizes != nil {
+			a.sizes[name] = h.Size
+		}
 		if err := a.file(name, h.Size, tr); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}

@@ -82,6 +82,20 @@ func FindTrust(getenv func(string) string, files ...string) (Trust, error) {
 	return t, nil
 }
 
+// SigningKey returns the file of the secret key that make bundle signs with,
+// beside TrustDir, "" when there is none.
+func SigningKey(getenv func(string) string) string {
+	dir := TrustDir(getenv)
+	if dir == "" {
+		return ""
+	}
+	path := filepath.Join(filepath.Dir(dir), "signing.key")
+	if _, err := os.Stat(path); err != nil {
+		return ""
+	}
+	return path
+}
+
 // TrustKey trusts one key.
 func TrustKey(public minisign.PublicKey) Trust { return Trust{[]trusted{{public, "given"}}} }
 

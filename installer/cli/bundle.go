@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -82,13 +84,16 @@ func told(err error) string {
 func bundleDocument(path string, m bundle.Manifest, s bundle.Signature) view.Bundle {
 	d := view.Bundle{
 		Path: path, Version: m.Version, Release: m.Release(), Digest: m.Digest(), Platform: m.Platform, Base: m.Base, Files: len(m.Files),
-		Components: m.Components, Formats: m.Formats, Images: []view.Image{}, Trusted: s.TrustedBy != "",
+		Components: m.Components, Formats: m.Formats, Images: []view.Image{}, Packages: []view.Package{}, Trusted: s.TrustedBy != "",
 	}
 	for _, f := range m.Files {
 		d.Size += f.Size
 	}
 	for _, i := range m.Images {
 		d.Images = append(d.Images, view.Image{Name: i.Name, Path: i.Path})
+	}
+	for _, p := range m.Packages {
+		d.Packages = append(d.Packages, view.Package{Name: p.Name, Version: p.Version, Images: append([]string{}, p.Images...), Size: p.Size})
 	}
 	if s.KeyID != "" {
 		d.Signature = &view.Signature{KeyID: s.KeyID, Comment: s.Comment, TrustedBy: s.TrustedBy}
@@ -120,21 +125,31 @@ func (r *run) bundleVerify() *cobra.Command {
 }
 
 func (r *run) bundleAdd() *cobra.Command {
-	var out, keyFile string
+	var out, keyFile, universe string
 	c := &cobra.Command{
-		Use:   "add -out FILE -key KEY IMAGE…",
-		Short: "Add container images to a bundle, and sign it with your own key",
-		Long: `Write a bundle with more container images in it, for hosts that reach no registry: agents load
-them when they start. An IMAGE is an archive (of docker save, or in OCI's layout; gzip or not), a
-directory in OCI's layout, or a directory with such archives.`,
+		Use:   "add PACKAGE…|IMAGE…",
+		Short: "Add packages and container images to a bundle, and sign it with your own key",
+		Long: `Write a bundle with more in it, for clusters that reach no registry.
+
+A PACKAGE is a name, as in kafka, or a name and a version, as in kafka:4.1.0-1, of the universe that
+make universe made. It can be installed then, with images from the cluster's own registry.
+
+An IMAGE is for agents, which load it when they start: an archive (of docker save, or in OCI's layout;
+gzip or not), a directory in OCI's layout, or a directory with such archives. What is there as a file
+is an image, everything else a package.`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			if out == "" || keyFile == "" {
-				return usageError{errors.New("-out and -key are needed: the bundle is another one, and somebody must vouch for it")}
-			}
 			base, err := r.bundleFile(nil)
 			if err != nil {
 				return err
+			}
+			if keyFile == "" {
+				if keyFile = bundle.SigningKey(r.env); keyFile == "" {
+					return usageError{errors.New("-key is needed: the bundle is another one, and somebody must vouch for it")}
+				}
+			}
+			if out == "" {
+				out = base
 			}
 			key, err := bundle.LoadKey(r.abs(keyFile), r.keyPassword)
 			if err != nil {
@@ -144,21 +159,38 @@ directory in OCI's layout, or a directory with such archives.`,
 			if err != nil {
 				return err
 			}
-			var paths []string
-			for _, a := range args {
-				paths = append(paths, r.abs(a))
-			}
-			m, err := bundle.Add(base, r.abs(out), paths, key, trust)
+			trust.AddKey(key.Public(), "the signing key") // adding twice is fine
+			m, err := bundle.Add(base, r.abs(out), r.additions(args, base, universe), key, trust)
 			if err != nil {
 				return err
 			}
 			return r.showSigned(out, m, key)
 		},
 	}
-	c.Flags().StringVar(&out, "out", "", "`file` to write the bundle to")
-	c.Flags().StringVar(&keyFile, "key", "", "`file` of the secret key to sign with")
+	c.Flags().StringVar(&out, "out", "", "`file` to write the bundle to (default: in place)")
+	c.Flags().StringVar(&keyFile, "key", "", "`file` of the secret key to sign with (default: the one of make bundle, if there is one)")
+	c.Flags().StringVar(&universe, "universe", "", "`directory` of the packages (default: universe, next to the bundle)")
 	c.Flags().StringVar(&r.bundle, "bundle", "", "`path` of the bundle to add to (default DCOS_BUNDLE, or next to this program)")
 	return r.withTrust(c)
+}
+
+// packageName is how a package is named on the command line.
+var packageName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]*(:[A-Za-z0-9][A-Za-z0-9._+-]*)?$`)
+
+// additions tells packages from images.
+func (r *run) additions(args []string, base, universe string) bundle.Additions {
+	add := bundle.Additions{Universe: filepath.Join(filepath.Dir(base), "universe")}
+	if universe != "" {
+		add.Universe = r.abs(universe)
+	}
+	for _, a := range args {
+		if _, err := os.Stat(r.abs(a)); err != nil && packageName.MatchString(a) {
+			add.Packages = append(add.Packages, a)
+		} else {
+			add.Images = append(add.Images, r.abs(a))
+		}
+	}
+	return add
 }
 
 // showSigned shows a bundle that was just signed with key.

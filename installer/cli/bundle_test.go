@@ -3,6 +3,8 @@ package cli_test
 import (
 	"archive/tar"
 	"bytes"
+	"crypto/sha256"
+	"fmt"
 	"os"
 	"path/filepath"
 
@@ -36,6 +38,30 @@ func mkImage(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("usage: mkimage FILE NAME")
 	}
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), imageArchive(args[1]), 0o644))
+}
+
+// mkLayout writes an image archive in OCI's layout: mklayout FILE NAME
+func mkLayout(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: mklayout FILE NAME")
+	}
+	var b bytes.Buffer
+	tw := tar.NewWriter(&b)
+	file := func(name, text string) {
+		ts.Check(tw.WriteHeader(&tar.Header{Name: name, Mode: 0o644, Size: int64(len(text))}))
+		_, err := tw.Write([]byte(text))
+		ts.Check(err)
+	}
+	blob := func(text string) string {
+		d := fmt.Sprintf("%x", sha256.Sum256([]byte(text)))
+		file("blobs/sha256/"+d, text)
+		return fmt.Sprintf(`{"digest":"sha256:%s","size":%d`, d, len(text))
+	}
+	m := blob(fmt.Sprintf(`{"schemaVersion":2,"config":%s},"layers":[%s}]}`, blob(`{"os":"linux"}`), blob("layer of "+args[1])))
+	file("index.json", fmt.Sprintf(`{"schemaVersion":2,"manifests":[%s,"annotations":{"io.containerd.image.name":%q}}]}`, m, args[1]))
+	ts.Check(tw.Close())
+	ts.Check(os.MkdirAll(filepath.Dir(ts.MkAbs(args[0])), 0o755))
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), b.Bytes(), 0o644))
 }
 
 func imageArchive(name string) []byte {

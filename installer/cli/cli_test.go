@@ -32,7 +32,7 @@ func params() testscript.Params {
 	return testscript.Params{
 		UpdateScripts:       *update,
 		RequireExplicitExec: true,
-		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "nosecret": noSecret, "mkbundle": mkBundle, "mkimage": mkImage},
+		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "nosecret": noSecret, "mkbundle": mkBundle, "mkimage": mkImage, "mklayout": mkLayout},
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("WORLD", e.WorkDir+"/world")
 			e.Setenv("HOME", e.WorkDir)

@@ -112,6 +112,34 @@ func (d *Document) Image(name, path, sha256 string) {
 	d.need(root, ref)
 }
 
+// Package adds a package that can be installed on the cluster, described in
+// the file at path, with the images that it runs, which were added before.
+func (d *Document) Package(name, version, path string, images []string) {
+	ref := "package:" + name + "@" + version
+	d.put(cdx.Component{
+		BOMRef: ref, Type: cdx.ComponentTypeApplication, Name: name, Version: version,
+		Properties: &[]cdx.Property{{Name: "dcos:path", Value: path}},
+	})
+	d.need(root, ref)
+	for _, i := range images {
+		d.need(ref, "image:"+i)
+	}
+}
+
+// Drop removes everything whose path begins so.
+func (d *Document) Drop(path string) {
+	for ref, c := range d.parts {
+		if c.Properties == nil || !slices.ContainsFunc(*c.Properties, func(p cdx.Property) bool { return p.Name == "dcos:path" && strings.HasPrefix(p.Value, path) }) {
+			continue
+		}
+		delete(d.parts, ref)
+		delete(d.needs, ref)
+		for r, needs := range d.needs {
+			d.needs[r] = slices.DeleteFunc(needs, func(n string) bool { return n == ref })
+		}
+	}
+}
+
 func (d *Document) put(c cdx.Component) { d.parts[c.BOMRef] = c }
 
 func (d *Document) need(ref, other string) {

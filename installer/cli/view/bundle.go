@@ -22,6 +22,7 @@ type Bundle struct {
 	Components map[string]string `json:"components"`
 	Formats    map[string]int    `json:"formats"`
 	Images     []Image           `json:"images"`
+	Packages   []Package         `json:"packages"`
 	Signature  *Signature        `json:"signature,omitempty"` // missing: not signed
 	Trusted    bool              `json:"trusted"`
 	Reason     string            `json:"reason,omitempty"` // why it is not trusted
@@ -33,6 +34,14 @@ type Bundle struct {
 type Image struct {
 	Name string `json:"name"`
 	Path string `json:"path"`
+}
+
+// Package is a package in a bundle.
+type Package struct {
+	Name    string   `json:"name"`
+	Version string   `json:"version"`
+	Images  []string `json:"images"`
+	Size    int64    `json:"size"` // of its images, in bytes
 }
 
 // Signature is who signed a bundle.
@@ -73,6 +82,17 @@ func (d Bundle) WriteText(p *Printer) {
 			name = ""
 		}
 		rows = append(rows, []string{name, img.Name})
+	}
+	for i, pkg := range d.Packages {
+		name := "Packages"
+		if i > 0 {
+			name = ""
+		}
+		text := pkg.Name + " " + pkg.Version
+		if pkg.Size > 0 {
+			text += ", " + humanize.IBytes(uint64(pkg.Size))
+		}
+		rows = append(rows, []string{name, text})
 	}
 	if s := d.Signature; s != nil {
 		row("Signed by", s.KeyID+" ("+s.Comment+")")
