@@ -110,8 +110,8 @@ func (a *app) serviceCmd() *cobra.Command {
 			Package string `json:"package,omitempty"`
 		}
 		operated, err := service.List(ctx, cl)
-		if err != nil && !fault.Is(err, fault.NotFound) { // a cluster without them
-			return err
+		if err != nil && !fault.Is(err, fault.NotFound) { // that would be a cluster without them
+			fmt.Fprintln(a.Stderr, "Warning: only frameworks are shown:", err)
 		}
 		of := map[string]api.Summary{}
 		for _, s := range operated {
