@@ -12,8 +12,10 @@ import (
 	"bytes"
 	"embed"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"math"
 	"net/netip"
 	"slices"
@@ -23,6 +25,7 @@ import (
 	"dcos.example/dcos/installer/topology"
 	"dcos.example/dcos/runtime/config"
 	"dcos.example/dcos/runtime/fault"
+	"dcos.example/dcos/runtime/resource"
 )
 
 // Input is what the files of one host are made of.
@@ -196,8 +199,11 @@ func agent(in Input, out *Rendered) error {
 	c := config.DefaultAgent()
 	c.Cluster, c.Host = cluster(in), config.Host{Name: in.Host.Name, Addr: in.Host.Addr}
 	c.Public = in.Host.Role == topology.RolePublicAgent
-	c.Attributes = in.Host.Attributes
+	c.Attributes, c.Reservations = in.Host.Attributes, in.Host.Reservations
 	c.Resources = resources(in.Host, in.Machine != nil)
+	if err := reservable(c); err != nil {
+		return err
+	}
 	toml, err := render("containerd.toml.tmpl", in.Machine != nil)
 	if err != nil {
 		return err
@@ -243,6 +249,41 @@ func resources(h topology.Host, owned bool) string {
 		parts = append(parts, fmt.Sprintf("disk%s:%d", role, left(h.Disk, ownDisk)))
 	}
 	return strings.Join(parts, ";")
+}
+
+// reservable refuses reservations that the agent would not start with, as far
+// as what it offers is known here.
+func reservable(c config.Agent) error {
+	op := "render agent " + c.Host.Name
+	have, err := resource.Parse(c.Resources)
+	if err != nil {
+		return fault.New(op, fault.Internal, err)
+	}
+	from := resource.AnyRole
+	if c.Public {
+		from = publicRole
+	}
+	known := map[string]bool{}
+	for it := range have.All() {
+		known[it.Name()] = true
+	}
+	var errs []error
+	for _, role := range slices.Sorted(maps.Keys(c.Reservations)) {
+		part, err := resource.Parse(c.Reservations[role])
+		var next resource.Resources
+		if err == nil {
+			next, err = have.Assign(from, role, part.Filter(func(i resource.Item) bool { return known[i.Name()] }))
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("reservations of %s: %w", role, err))
+			continue
+		}
+		have = next
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fault.New(op, fault.Invalid, err)
+	}
+	return nil
 }
 
 // number writes thousandths, the precision that Mesos has.

@@ -45,6 +45,7 @@ func input(h topology.Host, others ...topology.Host) genconf.Input {
 func TestRender(t *testing.T) {
 	agent := host("agent-1", topology.RoleAgent, "198.18.0.21")
 	agent.Attributes = map[string]string{"rack": "r1", "disk": "ssd"}
+	agent.Reservations = map[string]string{"db-role": "cpus:0.5;mem:512;ports:[9000-9009]"}
 	for _, h := range []topology.Host{
 		host("master-1", topology.RoleMaster, "198.18.0.11"), agent, host("public-agent-1", topology.RolePublicAgent, "198.18.0.254"),
 	} {
@@ -188,6 +189,17 @@ func TestDaemonsReadIt(t *testing.T) {
 	a, err := config.Load(write(host("public-agent-1", topology.RolePublicAgent, "198.18.0.254"), config.AgentFile), config.Agent{})
 	if err != nil || !a.Public || a.Cluster.ID == "" || a.Resources != "cpus(slave_public):1.5;mem(slave_public):1792;disk(slave_public):8192" {
 		t.Errorf("agent: %+v %v", a, err)
+	}
+}
+
+// What the agent would refuse is refused before it is written.
+func TestTooMuchReserved(t *testing.T) {
+	for _, h := range []topology.Host{host("agent-1", topology.RoleAgent, "198.18.0.21"), host("public-agent-1", topology.RolePublicAgent, "198.18.0.254")} {
+		h.Reservations = map[string]string{"db": "mem:1792;gpus:8", "web": "mem:1"}
+		_, err := genconf.Render(input(h))
+		if !fault.Is(err, fault.Invalid) || !strings.Contains(err.Error(), h.Name) || !strings.Contains(err.Error(), "mem:1 are not there for role 'web'") {
+			t.Errorf("%s: %v", h.Name, err)
+		}
 	}
 }
 

@@ -128,6 +128,9 @@ type Node struct {
 	Memory     Field[Size]
 	Disk       Field[Size]
 	Attributes Field[map[string]string] // Mesos attributes of an agent
+	// Reservations are the parts of an agent that only a role may use, in
+	// Mesos' text form.
+	Reservations Field[map[string]string]
 }
 
 // Output is an `output "name" { … }` block.

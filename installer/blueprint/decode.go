@@ -16,6 +16,7 @@ import (
 	"github.com/zclconf/go-cty/cty/gocty"
 
 	"dcos.example/dcos/installer/diag"
+	"dcos.example/dcos/runtime/resource"
 )
 
 // attrValue evaluates a to a Go value and refuses sensitive ones, since every
@@ -196,7 +197,7 @@ func suggestProvider(given string) string {
 }
 
 var groupSchema = &hcl.BodySchema{
-	Attributes: []hcl.AttributeSchema{{Name: "count"}, {Name: "hosts"}, {Name: "cpus"}, {Name: "memory"}, {Name: "disk"}, {Name: "attributes"}},
+	Attributes: []hcl.AttributeSchema{{Name: "count"}, {Name: "hosts"}, {Name: "cpus"}, {Name: "memory"}, {Name: "disk"}, {Name: "attributes"}, {Name: "reservations"}},
 	Blocks:     []hcl.BlockHeaderSchema{{Type: "host", LabelNames: []string{"name"}}},
 }
 
@@ -229,6 +230,10 @@ func (p *parser) nodeGroup(b *hcl.Block, provider string) NodeGroup {
 	if a := attrs["attributes"]; a != nil && g.Role == RoleMaster {
 		p.errorAt(a.NameRange, "Masters have no attributes", "Attributes are matched by constraints of apps, and apps run on agents.", "")
 		delete(attrs, "attributes")
+	}
+	if a := attrs["reservations"]; a != nil && g.Role == RoleMaster {
+		p.errorAt(a.NameRange, "Masters have no reservations", "What is reserved are parts of agents.", "")
+		delete(attrs, "reservations")
 	}
 	n := max(g.Count.Value, 1) // evaluated at least once: a group of 0 is checked too
 	for i := range n {
@@ -287,6 +292,8 @@ func (p *parser) node(role Role, attrs hcl.Attributes, s *scope, b *hcl.Block) N
 	n := Node{
 		CPUs:       field(p, s, attrs, "cpus", cty.Number, def.cpus, b.DefRange),
 		Attributes: field(p, s, attrs, "attributes", cty.Map(cty.String), map[string]string(nil), b.DefRange),
+
+		Reservations: field(p, s, attrs, "reservations", cty.Map(cty.String), map[string]string(nil), b.DefRange),
 	}
 	if n.CPUs.Value < minCPUs {
 		p.errorAt(n.CPUs.Range, "Too few CPUs", fmt.Sprintf("cpus is %v; a host needs at least %v.", n.CPUs.Value, minCPUs), "")
@@ -294,7 +301,40 @@ func (p *parser) node(role Role, attrs hcl.Attributes, s *scope, b *hcl.Block) N
 	n.Memory = p.size(attrs, s, "memory", def.memory, minMemory, def.memory, b.DefRange)
 	n.Disk = p.size(attrs, s, "disk", def.disk, minDisk, def.disk, b.DefRange)
 	p.checkAttributes(n.Attributes)
+	p.checkReservations(n)
 	return n
+}
+
+// checkReservations reads reservations as the agent will, and holds their sum
+// against what the host is said to have. How much of that an agent offers, and
+// what is not said, is known later.
+func (p *parser) checkReservations(n Node) {
+	f := n.Reservations
+	const example = `Write reservations = { kafka-role = "cpus:2;mem:4096;disk:10240" }; mem and disk are in MiB.`
+	var sum resource.Resources
+	for _, role := range slices.Sorted(maps.Keys(f.Value)) {
+		part, err := resource.Parse(f.Value[role])
+		if err == nil {
+			_, err = part.Assign(resource.AnyRole, role, part)
+		}
+		if err != nil || part.Empty() {
+			detail := fmt.Sprintf("%s = %q reserves nothing.", role, f.Value[role])
+			if err != nil {
+				detail = fmt.Sprintf("%s = %q: %s.", role, f.Value[role], err)
+			}
+			p.errorAt(f.Range, "Invalid reservation", detail, example)
+			continue
+		}
+		sum = sum.Add(part)
+	}
+	for _, c := range []struct {
+		name string
+		has  float64
+	}{{resource.CPUs, n.CPUs.Value}, {resource.Mem, float64(n.Memory.Value.MiB())}, {resource.Disk, float64(n.Disk.Value.MiB())}} {
+		if want := sum.Scalar(c.name).Float(); c.has > 0 && want > c.has {
+			p.errorAt(f.Range, "Too much reserved", fmt.Sprintf("Roles are to have %s:%v of a host with %v.", c.name, want, c.has), "")
+		}
+	}
 }
 
 func (p *parser) checkAttributes(f Field[map[string]string]) {

@@ -79,7 +79,7 @@ var (
 	}
 	bastionSchema = &hcl.BodySchema{Attributes: append(slices.Clone(loginAttrs), hcl.AttributeSchema{Name: "address", Required: true})}
 	hostSchema    = &hcl.BodySchema{Attributes: []hcl.AttributeSchema{{Name: "address", Required: true}, {Name: "ssh_address"}, {Name: "port"}, {Name: "user"},
-		{Name: "key_file"}, {Name: "attributes"}, {Name: "cpus"}, {Name: "memory"}, {Name: "disk"}, {Name: "price_per_hour"}}}
+		{Name: "key_file"}, {Name: "attributes"}, {Name: "reservations"}, {Name: "cpus"}, {Name: "memory"}, {Name: "disk"}, {Name: "price_per_hour"}}}
 )
 
 func (p *parser) onprem(b *hcl.Block) *OnPrem {
@@ -372,12 +372,15 @@ func (p *parser) hostScope(h Host) *scope {
 	return p.scope.with("host", cty.ObjectVal(map[string]cty.Value{"name": cty.StringVal(h.Name.Value), "address": cty.StringVal(address)}))
 }
 
+// offeredAttrs say what an agent offers.
+var offeredAttrs = []string{"attributes", "reservations", "cpus", "memory", "disk"}
+
 // offered is what an agent offers of a machine: its own attributes, or those
 // of its group. Attributes of both add up.
 func (p *parser) offered(role Role, own, group hcl.Attributes, s *scope, at hcl.Range) Node {
 	if role == RoleMaster {
 		for _, as := range []hcl.Attributes{own, group} {
-			for _, name := range []string{"attributes", "cpus", "memory", "disk"} {
+			for _, name := range offeredAttrs {
 				if a := as[name]; a != nil {
 					p.diags.Add(diag.Diagnostic{Severity: diag.Warning, Summary: "Masters offer nothing", Range: &a.NameRange,
 						Detail: fmt.Sprintf("%s says what apps can have of a machine, and apps run on agents.", name), Hint: "Leave it out."})
@@ -388,7 +391,7 @@ func (p *parser) offered(role Role, own, group hcl.Attributes, s *scope, at hcl.
 	}
 	attrs := hcl.Attributes{}
 	for _, as := range []hcl.Attributes{group, own} {
-		for _, name := range []string{"attributes", "cpus", "memory", "disk"} {
+		for _, name := range offeredAttrs {
 			if as[name] != nil {
 				attrs[name] = as[name]
 			}
@@ -399,6 +402,8 @@ func (p *parser) offered(role Role, own, group hcl.Attributes, s *scope, at hcl.
 		Attributes: field(p, s, attrs, "attributes", cty.Map(cty.String), map[string]string(nil), at),
 		Memory:     p.size(attrs, s, "memory", 0, leastOffered, GiB, at),
 		Disk:       p.size(attrs, s, "disk", 0, leastOffered, 10*GiB, at),
+
+		Reservations: field(p, s, attrs, "reservations", cty.Map(cty.String), map[string]string(nil), at),
 	}
 	if n.CPUs.Set && n.CPUs.Value < minCPUs {
 		p.errorAt(n.CPUs.Range, "Too few CPUs", fmt.Sprintf("cpus is %v; an agent has to offer at least %v.", n.CPUs.Value, minCPUs), "Leave it out to offer what the machine has.")
@@ -411,6 +416,7 @@ func (p *parser) offered(role Role, own, group hcl.Attributes, s *scope, at hcl.
 		}
 	}
 	p.checkAttributes(n.Attributes)
+	p.checkReservations(n)
 	return n
 }
 

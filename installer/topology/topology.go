@@ -79,6 +79,8 @@ type Host struct {
 	Memory     Size
 	Disk       Size
 	Attributes map[string]string
+	// Reservations are the parts of the agent that only a role may use.
+	Reservations map[string]string `json:",omitempty"`
 
 	Connection   *Connection `json:",omitempty"` // onprem only
 	PricePerHour float64     `json:",omitempty"`
@@ -228,7 +230,7 @@ func (t *Topology) onprem(b *blueprint.Blueprint, o *blueprint.OnPrem, l *diag.L
 				}
 			}
 			hosts = append(hosts, Host{Name: h.Name.Value, Role: g.Role, Addr: h.Address.Value, CPUs: h.CPUs.Value, Memory: h.Memory.Value, Disk: h.Disk.Value,
-				Attributes: h.Attributes.Value, PricePerHour: h.PricePerHour.Value, Connection: connection(o, h)})
+				Attributes: h.Attributes.Value, Reservations: h.Reservations.Value, PricePerHour: h.PricePerHour.Value, Connection: connection(o, h)})
 		}
 		slices.SortFunc(hosts, func(a, b Host) int { return natural(a.Name, b.Name) })
 		t.Hosts = append(t.Hosts, hosts...)
@@ -325,7 +327,7 @@ func (t *Topology) local(b *blueprint.Blueprint, l *diag.List) {
 		}
 		for i, n := range g.Nodes {
 			t.Hosts = append(t.Hosts, Host{Name: hostName(g.Role, i+1), Role: g.Role, Addr: p.addr(g.Role, i+1),
-				CPUs: n.CPUs.Value, Memory: n.Memory.Value, Disk: n.Disk.Value, Attributes: n.Attributes.Value})
+				CPUs: n.CPUs.Value, Memory: n.Memory.Value, Disk: n.Disk.Value, Attributes: n.Attributes.Value, Reservations: n.Reservations.Value})
 		}
 	}
 	if room := p.room(); agents+public > room {

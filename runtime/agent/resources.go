@@ -2,10 +2,12 @@ package agent
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -26,9 +28,39 @@ const (
 	publicRole   = "slave_public"
 )
 
-// resources returns what the agent offers: what is configured, and for each
-// kind that is not, what the host has.
+// resources returns what the agent offers, with the parts of it that are
+// reserved by configuration.
 func resources(c config.Agent) (resource.Resources, error) {
+	all, err := unreserved(c)
+	if err != nil {
+		return all, err
+	}
+	from := resource.AnyRole
+	if c.Public {
+		from = publicRole
+	}
+	var errs []error
+	for _, role := range slices.Sorted(maps.Keys(c.Reservations)) {
+		part, err := resource.Parse(c.Reservations[role])
+		var next resource.Resources
+		if err == nil {
+			next, err = all.Assign(from, role, part)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("reservations of %s: %w", role, err))
+			continue
+		}
+		all = next
+	}
+	if err := errors.Join(errs...); err != nil {
+		return resource.Resources{}, fault.New("read resources", fault.Invalid, err)
+	}
+	return all, nil
+}
+
+// unreserved is what is configured, and for each kind that is not, what the
+// host has.
+func unreserved(c config.Agent) (resource.Resources, error) {
 	const op = "read resources"
 	configured, err := resource.Parse(c.Resources)
 	if err != nil {

@@ -170,7 +170,10 @@ type Agent struct {
 	WorkDir    string            `json:"work_dir"`  // sandboxes and checkpoints, default VarDir/agent
 	Resources  string            `json:"resources"` // Mesos text form, e.g. "cpus:2;mem:1024"; empty: detect
 	Attributes map[string]string `json:"attributes,omitempty"`
-	LogFile    string            `json:"log_file,omitempty"`
+	// Reservations are the parts of the resources that only a role may use, in
+	// the same text form without roles: {"db-role": "cpus:2;mem:4096"}.
+	Reservations map[string]string `json:"reservations,omitempty"`
+	LogFile      string            `json:"log_file,omitempty"`
 
 	Containerd string `json:"containerd"` // socket
 	// Bridge is the network that apps with their own address get when they

@@ -2,6 +2,7 @@ package resource_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -120,6 +121,29 @@ func TestAlgebra(t *testing.T) {
 		}
 		eq("wire round trip", back, a.Allocate("r"))
 	})
+}
+
+func TestAssign(t *testing.T) {
+	all := resource.MustParse("cpus:4;mem:1024;ports:[1-10];disk(slave_public):100")
+	got, err := all.Assign(resource.AnyRole, "db", resource.MustParse("cpus:1.5;ports:[2-3]"))
+	if want := resource.MustParse("cpus:2.5;cpus(db):1.5;mem:1024;ports:[1-1,4-10];ports(db):[2-3];disk(slave_public):100"); err != nil || !got.Equal(want) {
+		t.Errorf("%s, %v", got, err)
+	}
+	got, err = got.Assign("slave_public", "db", resource.MustParse("disk:100"))
+	if err != nil || got.Reserved("db").Scalar("disk") != 100*resource.Unit || got.Reserved("slave_public").Len() != 0 {
+		t.Errorf("%s, %v", got, err)
+	}
+	for what, c := range map[string]struct{ from, role, part string }{
+		"cpus:5 are not there for role 'db': left are 'cpus:4'": {"*", "db", "cpus:5;mem:1"},
+		"disk:1 are not there":        {"*", "db", "disk:1"},
+		"more than a quantity":        {"*", "db", "cpus(x):1"},
+		"has them already":            {"*", "*", "cpus:1"},
+		"Role name 'a b' is invalid:": {"*", "a b", "cpus:1"},
+	} {
+		if _, err := all.Assign(c.from, c.role, resource.MustParse(c.part)); err == nil || !strings.Contains(err.Error(), what) {
+			t.Errorf("%+v: %v", c, err)
+		}
+	}
 }
 
 func TestRangesAgainstSets(t *testing.T) {

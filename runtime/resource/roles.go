@@ -1,6 +1,7 @@
 package resource
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"unicode"
@@ -158,6 +159,44 @@ func (r Resources) Push(res Reservation) (Resources, error) {
 		return i
 	})
 	return out, bad
+}
+
+// Assign returns r with part, which is bare quantities, moved from what from
+// holds (AnyRole, or a role by static reservation) to a static reservation of
+// role.
+func (r Resources) Assign(from, role string, part Resources) (Resources, error) {
+	const op = "reserve resources"
+	if role == AnyRole || role == from {
+		return Resources{}, fault.Newf(op, fault.Invalid, "role '%s' has them already", role)
+	}
+	if err := CheckRole(role); err != nil {
+		return Resources{}, err
+	}
+	held := func(role string) *meta {
+		if role == AnyRole {
+			return nil
+		}
+		return seal(meta{reservations: []Reservation{{Static: true, Role: role}}})
+	}
+	was, now := held(from), held(role)
+	var errs []error
+	for it := range part.All() {
+		if it.meta != nil || it.alloc != "" {
+			errs = append(errs, fault.Newf(op, fault.Invalid, "'%s' is more than a quantity", it))
+			continue
+		}
+		it.meta = was
+		if !r.Contains(Of(it)) {
+			left := r.Filter(func(i Item) bool { return i.name == it.name && i.Role() == from })
+			it.meta = nil
+			errs = append(errs, fault.Newf(op, fault.Invalid, "%s are not there for role '%s': left are '%s'", it, role, left.Flatten()))
+			continue
+		}
+		r = r.Sub(Of(it))
+		it.meta = now
+		r = r.Add(Of(it))
+	}
+	return r, errors.Join(errs...)
 }
 
 // Pop returns r with the innermost reservation of every entry removed.

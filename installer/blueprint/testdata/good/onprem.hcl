@@ -43,6 +43,7 @@ node_group "agent" {
   host "a1" {
     address        = "10.0.0.21"
     attributes     = { rack = "r1" }
+    reservations   = { "kafka-role" = "cpus:2;mem:2048;ports:[9092-9094]" }
     cpus           = 4
     memory         = "6GiB"
     disk           = "100GiB"
