@@ -15,6 +15,7 @@ type agent struct {
 	plain  bool // nothing reserved, revocable, shared or of gpus: all may use it
 	gpus   bool
 	free   resource.Resources
+	over   bool // more is in use than there is: free is not the difference
 	ledger []holding
 	dirty  bool
 
@@ -86,12 +87,23 @@ func isPlain(r resource.Resources) bool {
 	return true
 }
 
+func hasVolume(r resource.Resources) bool {
+	for it := range r.All() {
+		if it.VolumeID() != "" {
+			return true
+		}
+	}
+	return false
+}
+
 // recount makes free what the books leave of the total, in O(holdings·entries).
 // Shared volumes are always free: who uses one takes nothing from others.
 func (ag *agent) recount() {
-	ag.free = ag.Total
+	ag.free, ag.over = ag.Total, false
 	for _, h := range ag.ledger {
-		ag.free = ag.free.Sub(h.res.Exclusive())
+		r := h.res.Exclusive()
+		ag.over = ag.over || !ag.free.Contains(r)
+		ag.free = ag.free.Sub(r)
 	}
 }
 
@@ -155,7 +167,8 @@ func (a *Allocator) Replace(id task.AgentID, framework task.FrameworkID, from, t
 			return // late news of an agent that has changed since
 		}
 		ag.ledger[i].res = ag.ledger[i].res.Sub(part).Add(into)
-		a.swapTotal(ag, part, into)
+		ag.swapTotal(part, into)
+		ag.free = ag.free.Sub(part.Filter(resource.Item.Shared)).Add(into.Filter(resource.Item.Shared))
 		a.charge(c.leaf, a.quantities(part.Exclusive()), -1, false)
 		a.charge(c.leaf, a.quantities(into.Exclusive()), 1, false)
 	})
@@ -169,18 +182,18 @@ func (a *Allocator) Convert(id task.AgentID, from, to resource.Resources) bool {
 	if ag == nil || !ag.free.Contains(from) {
 		return false
 	}
-	a.swapTotal(ag, from, to)
+	ag.swapTotal(from, to)
+	ag.free = ag.free.Sub(from).Add(to)
 	a.recheck(ag)
 	a.mark(ag)
 	return true
 }
 
-// swapTotal exchanges a part of what the agent has; the books have been changed
-// before. The sums over all agents stay.
-func (a *Allocator) swapTotal(ag *agent, from, to resource.Resources) {
+// swapTotal exchanges a part of what the agent has. The sums over all agents
+// stay.
+func (ag *agent) swapTotal(from, to resource.Resources) {
 	ag.Total = ag.Total.Sub(from).Add(to)
 	ag.plain = isPlain(ag.Total)
-	ag.recount()
 }
 
 // split calls f for the part of r allocated to each role of the framework.
@@ -215,14 +228,16 @@ func (ag *agent) held(c *client) resource.Resources {
 
 // take books r as used by c.
 func (a *Allocator) take(ag *agent, c *client, r resource.Resources, offer bool) {
-	ag.free = ag.free.Sub(r.Exclusive())
+	now := r.Exclusive()
+	ag.over = ag.over || !offer && !ag.free.Contains(now)
+	ag.free = ag.free.Sub(now)
 	i := slices.IndexFunc(ag.ledger, func(h holding) bool { return h.client == c })
 	if i < 0 {
 		ag.ledger = append(ag.ledger, holding{c, r})
 	} else {
 		ag.ledger[i].res = ag.ledger[i].res.Add(r)
 	}
-	a.charge(c.leaf, a.quantities(r.Exclusive()), 1, offer)
+	a.charge(c.leaf, a.quantities(now), 1, offer)
 }
 
 // release books r as no longer used by c and forgets refusals of less than is
@@ -244,9 +259,8 @@ func (a *Allocator) release(ag *agent, c *client, r resource.Resources) {
 	}
 	r = r.Exclusive()
 	a.charge(c.leaf, a.quantities(r), -1, false)
-	// A volume comes back as its user wrote it, mounted elsewhere perhaps; an
-	// agent that shrank is over-committed.
-	if ag.free = ag.free.Add(r); !ag.plain || !ag.Total.Contains(ag.free) {
+	// A volume comes back as its user wrote it, mounted elsewhere perhaps.
+	if ag.free = ag.free.Add(r); ag.over || hasVolume(r) || !ag.Total.Contains(ag.free) {
 		ag.recount()
 	}
 	a.recheck(ag)

@@ -212,3 +212,75 @@ func BenchmarkRevive(b *testing.B) {
 	}
 	b.Logf("figure %s: 1,000 revives over 10,000 agents %.1f ms; Mesos: 1,900 ms", b.Name(), float64(b.Elapsed())/float64(b.N)*1000/1e6)
 }
+
+// BenchmarkPersistentVolumes is upstream's: everything is reserved to one role,
+// a part of it in use, and every agent has a volume.
+func BenchmarkPersistentVolumes(b *testing.B) {
+	const total, used = "cpus(test):24;mem(test):4096;disk(test):3072;ports(test):[31000-32000]", "cpus(test):16;mem(test):1024;disk(test):1024"
+	for _, kind := range []string{"regular", "shared", "mixed"} {
+		b.Run("1000x50-"+kind, func(b *testing.B) {
+			var cycle, back time.Duration
+			for b.Loop() {
+				a := allocator.New(allocator.Options{})
+				for i := range 50 {
+					f := framework(fmt.Sprintf("f%05d", i), "test")
+					f.Shared = true
+					a.AddFramework(f, true)
+				}
+				use := resource.MustParse(used).Allocate("test")
+				for i := range 1000 {
+					disk := resource.MustParse("disk(test):1024")
+					v := volume(b, disk, "v", kind == "shared" || kind == "mixed" && i%2 == 0)
+					id := task.AgentID(fmt.Sprintf("agent-%05d", i))
+					a.AddAgent(allocator.Agent{ID: id, Total: resource.MustParse(total).Add(v)})
+					a.Use(id, task.FrameworkID(fmt.Sprintf("f%05d", i%50)), use)
+				}
+				now := start
+				offers, _ := a.Allocate(now)
+				for range 6 {
+					t0 := time.Now()
+					for _, o := range offers {
+						a.Recover(now, o.Agent, o.Framework, o.Resources, allocator.Refusal{Pass: true})
+					}
+					t1 := time.Now()
+					now = now.Add(time.Second)
+					offers, _ = a.Allocate(now)
+					cycle, back = cycle+time.Since(t1), back+t1.Sub(t0)
+				}
+				if len(offers) != 1000 {
+					b.Fatalf("%d offers", len(offers))
+				}
+			}
+			figure(b, cycle, back, b.N*6, "not measured")
+		})
+	}
+}
+
+// BenchmarkReplace is upstream's UpdateAllocation: one agent with a reservation
+// for each of many roles; one framework unreserves and reserves its own.
+func BenchmarkReplace(b *testing.B) {
+	for _, roles := range []int{50, 200} {
+		b.Run(fmt.Sprint(roles), func(b *testing.B) {
+			a := allocator.New(allocator.Options{})
+			var total resource.Resources
+			for i := range roles {
+				role := fmt.Sprintf("role-%036d", i)
+				a.AddFramework(framework(role, role), true)
+				total = total.Add(reserved(b, fmt.Sprintf("cpus:100;mem:100;disk:100;ports:[%d-%d]", i, i), role))
+			}
+			a.AddAgent(allocator.Agent{ID: "a0", Total: total})
+			offers, _ := a.Allocate(start)
+			o := offers[roles/2]
+			with := o.Resources
+			without, err := with.Pop()
+			if err != nil {
+				b.Fatal(err)
+			}
+			for b.Loop() {
+				a.Replace("a0", o.Framework, with, without)
+				a.Replace("a0", o.Framework, without, with)
+			}
+			b.Logf("figure %s: unreserve and reserve %.2f ms", b.Name(), float64(b.Elapsed())/float64(b.N)/1e6)
+		})
+	}
+}

@@ -335,3 +335,28 @@ func TestOperations(t *testing.T) {
 		}
 	})
 }
+
+// TestOverCommittedAgentsRecover: an agent comes back with less than its tasks
+// use; what they give back is free only as far as there is something.
+func TestOverCommittedAgentsRecover(t *testing.T) {
+	for _, shrinksFirst := range []bool{true, false} {
+		a := allocator.New(allocator.Options{})
+		a.AddFramework(framework("f", "*"), false)
+		small, one, two := resource.MustParse("cpus:8"), resource.MustParse("cpus:8").Allocate("*"), resource.MustParse("cpus:2").Allocate("*")
+		a.AddAgent(allocator.Agent{ID: "a0", Total: resource.MustParse("cpus:10")})
+		if shrinksFirst {
+			a.UpdateAgent("a0", small)
+		}
+		a.Use("a0", "f", one)
+		a.Use("a0", "f", two)
+		a.UpdateAgent("a0", small)
+		a.Recover(start, "a0", "f", two, allocator.Refusal{})
+		if free, _ := a.Free("a0"); !free.Empty() {
+			t.Errorf("free %v, and 8 of 8 are in use", free)
+		}
+		a.Recover(start, "a0", "f", one, allocator.Refusal{})
+		if free, _ := a.Free("a0"); !free.Equal(small) {
+			t.Errorf("free at the end: %v", free)
+		}
+	}
+}

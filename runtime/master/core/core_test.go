@@ -22,7 +22,11 @@ import (
 	"dcos.example/dcos/runtime/task"
 )
 
-func newCore(t testing.TB) *core.Core {
+func newCore(t interface {
+	Helper()
+	Context() context.Context
+	Fatal(...any)
+}) *core.Core {
 	t.Helper()
 	reg, err := registry.Load(t.Context(), memory.New())
 	if err != nil {

@@ -143,13 +143,18 @@ func (c *Core) flush(a *agent) {
 	}
 	a.document.changed = false
 	a.document.version++
+	a.send(&agentlink.Downlink{CheckpointResources: a.toKeep()})
+}
+
+// toKeep is the agent's document.
+func (a *agent) toKeep() *agentlink.CheckpointResources {
 	d := &agentlink.CheckpointResources{Resources: a.total.Checkpointed().Proto(), Version: proto.Uint64(a.document.version)}
 	for _, o := range a.operations {
 		if o.framework != "" && o.id != "" && (o.pending() || o.status == o.finished) {
 			d.Operations = append(d.Operations, o.proto(o.finished))
 		}
 	}
-	a.send(&agentlink.Downlink{CheckpointResources: d})
+	return d
 }
 
 // Checkpointed takes an agent's answer to a document.
