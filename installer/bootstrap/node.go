@@ -149,6 +149,9 @@ func (k nodes) read(ctx context.Context, req plugin.ReadRequest) (res plugin.Rea
 	}
 	in := req.Inputs.Copy()
 	in["release"] = resource.NewProperty(releaseOn(v, r))
+	if releaseOn(v, r) != n.digest {
+		in["programs"] = resource.NewProperty("") // which it has, nobody knows
+	}
 	in["files"] = resource.NewProperty(files)
 	up := r.Changing == ""
 	for _, u := range n.units {

@@ -45,6 +45,7 @@ func readNode(m resource.PropertyMap) (node, *input.Reader) {
 	n.machine = at.OptionalText("machineId")
 	n.boot = at.OptionalText("bootId")
 	at.Close()
+	r.OptionalText("programs") // for who looks at the plan
 	files := r.Object("files")
 	for _, name := range files.Keys() {
 		f := files.Object(name)

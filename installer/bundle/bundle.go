@@ -28,6 +28,7 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 
+	"dcos.example/dcos/installer/bundle/sbom"
 	"dcos.example/dcos/runtime/fault"
 )
 
@@ -110,6 +111,19 @@ func (m Manifest) Digest() string {
 // Release names the directory that holds the release on a host: the version
 // for people, the digest for certainty.
 func (m Manifest) Release() string { return m.Version + "-" + m.Digest()[:12] }
+
+// Programs identifies the release but for its packages: two that have it in
+// common run the same daemons with the same files.
+func (m Manifest) Programs() string {
+	h := sha256.New()
+	fmt.Fprintln(h, m.Version)
+	for _, f := range m.Files {
+		if f.Path != sbom.File && !strings.HasPrefix(f.Path, PackagesDir+"/") {
+			fmt.Fprintf(h, "%s %o %s\n", f.Path, f.Mode, f.SHA256)
+		}
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
 
 // Share is what a host has of a release: masters all of it, agents no packages.
 type Share struct {

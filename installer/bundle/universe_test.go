@@ -75,6 +75,9 @@ func TestAddPackages(t *testing.T) {
 	if agents := m.Share(false); !agents.Partial || len(agents.Files) != len(before.Files) {
 		t.Errorf("agents have %d files, before %d", len(agents.Files), len(before.Files))
 	}
+	if m.Programs() != before.Programs() {
+		t.Error("with packages it is another program")
+	}
 	if s := before.Share(false); s.Partial || m.Share(true).Partial {
 		t.Error("masters have all, and all have all of a release without packages")
 	}

@@ -172,7 +172,7 @@ func (r *run) release(in *input) (program.Release, error) {
 		at := in.blueprint.Cluster.Release.Range
 		return program.Release{}, fault.Newf("choose the release", fault.Invalid, "%s:%d wants release %s, and %s is release %s", at.Filename, at.Start.Line, want, path, m.Version)
 	}
-	return program.Release{Version: m.Version, Digest: m.Digest(), Bundle: path}, nil
+	return program.Release{Version: m.Version, Digest: m.Digest(), Bundle: path, Programs: m.Programs()}, nil
 }
 
 func (r *run) bundlePath() string {

@@ -54,6 +54,9 @@ type Release struct {
 	Version string // "0.1.0"
 	Digest  string // of the bundle: what makes two releases the same
 	Bundle  string // path of the archive on this machine
+	// Programs changes with the release, unless only packages did: those are
+	// taken up by daemons that run.
+	Programs string
 }
 
 // SecretsKey names the resource that holds a cluster's secrets.
@@ -251,8 +254,10 @@ func nodeInputs(t *topology.Topology, h topology.Host, r Release, secrets, host 
 			"address": resource.NewProperty(h.Addr.String()),
 			"release": resource.NewProperty(r.Digest),
 			"bundle":  resource.NewProperty(r.Bundle),
-			"files":   resource.NewProperty(files),
-			"units":   resource.NewProperty(units),
+			// What tells whether daemons start anew, before any host is asked.
+			"programs": resource.NewProperty(r.Programs),
+			"files":    resource.NewProperty(files),
+			"units":    resource.NewProperty(units),
 		}, nil
 	}
 }

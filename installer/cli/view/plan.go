@@ -136,7 +136,7 @@ func brief(cs []engine.Change) string {
 			continue
 		}
 		switch root := rootOf(c.Path); {
-		case root != c.Path || slices.Contains([]string{"name", "cluster", "clusterName", "bundle", "network", "caCert"}, root):
+		case root != c.Path || slices.Contains([]string{"name", "cluster", "clusterName", "bundle", "programs", "network", "caCert"}, root):
 		default:
 			parts = append(parts, c.Path+" "+strings.Trim(value(c.New), `"`))
 		}
@@ -185,11 +185,12 @@ func effectOf(s engine.Step, role string) string {
 
 // Quiet reports whether a step changes only what nothing is restarted for: the
 // list of masters and files that are not the cluster's own, which are read anew
-// while daemons run, and how the host is reached.
+// while daemons run, how the host is reached, and a release of the same programs
+// with other packages.
 func Quiet(s engine.Step) bool {
 	for _, c := range s.Changes {
-		if rootOf(c.Path) == "host" {
-			continue
+		if slices.Contains([]string{"host", "release", "bundle"}, rootOf(c.Path)) {
+			continue // other programs are a change of "programs"
 		}
 		file, ok := fileOf(c.Path)
 		if !ok || strings.HasPrefix(file, config.UnitDir+"/") || strings.HasPrefix(file, config.EtcDir+"/") && file != config.MastersFile {
@@ -204,7 +205,11 @@ func Quiet(s engine.Step) bool {
 func (d Plan) changes(p *Printer, cs []engine.Change, op engine.Op, replace []string) {
 	var rows [][]string
 	seen := map[string]bool{}
+	other := slices.ContainsFunc(cs, func(c engine.Change) bool { return c.Path == "release" })
 	for _, c := range cs {
+		if c.Path == "programs" && other {
+			continue // the release says it
+		}
 		if file, ok := fileOf(c.Path); ok {
 			if !seen[file] {
 				seen[file] = true

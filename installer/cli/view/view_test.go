@@ -68,6 +68,13 @@ func TestPlan(t *testing.T) {
 		{URN: host("agent-1").URN("demo"), Gone: true},
 		{URN: node("agent-1").URN("demo"), Changes: []engine.Change{{Path: "output active", Old: "true", New: "false"}}},
 	}}
+	packages := []engine.Change{{Path: "bundle", Old: `"a"`, New: `"b"`}, {Path: "release", Old: digest("a"), New: digest("b")}}
+	if s := step(node("agent-1"), engine.OpUpdate, packages...); !view.Quiet(s) {
+		t.Error("a release with other packages restarts daemons")
+	}
+	if s := step(node("agent-1"), engine.OpUpdate, append(packages, engine.Change{Path: "programs", Old: digest("c"), New: digest("d")})...); view.Quiet(s) {
+		t.Error("a release with other programs restarts nobody")
+	}
 	doc := view.NewPlan("demo", p)
 	doc.Roles = map[string]string{"agent-1": "agent", "agent-2": "agent", "agent-3": "agent", "master-1": "master", "master-2": "master", "master-3": "master"}
 	doc.Versions = map[string]string{strings.Repeat("b", 64): "0.2.0"}
