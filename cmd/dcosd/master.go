@@ -227,7 +227,7 @@ func (m *masterHost) start(ctx context.Context, g *errgroup.Group, member *etcd.
 		},
 		Members: m.masters.Masters,
 		View:    m.edge.feed.View,
-		Catalog: packages.Handler(), Operated: m.operated(services),
+		Catalog: packages.Handler(), Operated: m.operated(ctx, g, store),
 		Masters: masters,
 		Agents:  server.Transport(m.creds.ClientTLS(pki.RoleAgent)),
 		DNS:     m.edge.dns.Handler(m.cfg.Cluster.Release),

@@ -17,6 +17,7 @@ import (
 	"dcos.example/dcos/runtime/server"
 	"dcos.example/dcos/runtime/service"
 	"dcos.example/dcos/runtime/service/httpapi"
+	"dcos.example/dcos/runtime/service/names"
 	"dcos.example/dcos/runtime/state"
 )
 
@@ -54,21 +55,14 @@ func (m *masterHost) operator(ctx context.Context, g *errgroup.Group, elector *l
 	return s, nil
 }
 
-// operated tells whether a service of that name is installed: the leader knows,
-// the others see its framework.
-func (m *masterHost) operated(s *service.Service) func(name string) bool {
-	return func(name string) bool {
-		if s.Leading() {
-			_, err := s.Find(name)
-			return err == nil
-		}
-		for f := range m.edge.feed.View().Frameworks() {
-			if f.Name == name {
-				return true
-			}
-		}
-		return false
-	}
+// operated tells whether a service of that name is installed.
+func (m *masterHost) operated(ctx context.Context, g *errgroup.Group, store state.Backend) func(name string) bool {
+	var known names.Names
+	g.Go(func() error {
+		known.Follow(ctx, store)
+		return nil
+	})
+	return known.Has
 }
 
 // packages is the catalog. It asks the orchestrator and the operator as
