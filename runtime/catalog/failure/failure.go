@@ -119,9 +119,11 @@ func ProfileNotFound(name, profile string, have []string) *Error {
 // NotImplemented is a wish the API has room for and nobody grants.
 func NotImplemented(message string) *Error { return bad("NotImplemented", "%s", message) }
 
-// ConversionFailure is a package that the asked version of an answer cannot
+// NoV2Description is a package that the second version of a description cannot
 // express.
-func ConversionFailure(message string) *Error { return bad("ConversionFailure", "%s", message) }
+func NoV2Description(major int) *Error {
+	return bad("ConversionFromPackageToV2DescribeResponse", "A v%d package cannot be converted into a v2 DescribeResponse", major)
+}
 
 // Options and rendering.
 

@@ -21,7 +21,7 @@ type Options struct {
 func Resolve(p *cosmos.Package, profile string, given map[string]any) (Options, error) {
 	o := Options{User: schema.Merge(nil, given)}
 	if profile != "" {
-		below, err := profileOptions(p, profile)
+		below, err := Profile(p, profile)
 		if err != nil {
 			return o, err
 		}
@@ -54,7 +54,8 @@ func badConfig(p *cosmos.Package, err error) error {
 	return failure.JSONSchemaMismatch(schema.Reports{r})
 }
 
-func profileOptions(p *cosmos.Package, profile string) (map[string]any, error) {
+// Profile returns the options of a package's profile.
+func Profile(p *cosmos.Package, profile string) (map[string]any, error) {
 	text, ok := p.Profiles[profile]
 	if !ok {
 		return nil, failure.ProfileNotFound(p.Name, profile, slices.Sorted(maps.Keys(p.Profiles)))

@@ -35,6 +35,9 @@ var (
 	ErrContent     = errors.New("the content of the repository is refused")
 )
 
+// ErrNothing is a repository of which nothing is kept.
+var ErrNothing = errors.New("nothing is kept of it")
+
 // Kept is what is known of a content besides its revisions.
 type Kept struct {
 	URI     string    `json:"uri"`

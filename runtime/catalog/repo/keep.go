@@ -73,7 +73,7 @@ func (s *Store) Load(uri string) (*Content, error) {
 	base := s.base(uri)
 	text, err := os.ReadFile(base + ".json")
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fault.New(op, fault.NotFound, nil)
+		return nil, fault.New(op, fault.NotFound, ErrNothing)
 	} else if err != nil {
 		return nil, fault.New(op, fault.Internal, err)
 	}
@@ -92,6 +92,9 @@ func (s *Store) Load(uri string) (*Content, error) {
 	}
 	return open(f, k)
 }
+
+// Drop removes what is kept of a repository.
+func (s *Store) Drop(uri string) error { return s.drop(s.base(uri)) }
 
 // Retain removes what is kept of all other repositories.
 func (s *Store) Retain(uris []string) error {
