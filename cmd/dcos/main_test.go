@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
@@ -43,6 +44,16 @@ func TestScripts(t *testing.T) {
 				}
 				if strconv.Itoa(code) != args[0] {
 					ts.Fatalf("exit code %d, want %s", code, args[0])
+				}
+			},
+			// await PACKAGE: repositories are read in the background.
+			"await": func(ts *testscript.TestScript, _ bool, args []string) {
+				deadline := time.Now().Add(10 * time.Second)
+				for ts.Exec("dcos", "package", "describe", args[0]) != nil {
+					if time.Now().After(deadline) {
+						ts.Fatalf("the catalog has no %s", args[0])
+					}
+					time.Sleep(10 * time.Millisecond)
 				}
 			},
 			// mode OCTAL FILE…

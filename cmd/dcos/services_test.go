@@ -62,7 +62,7 @@ func (o *operator) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			list.Services = append(list.Services, s.summary(n))
 		}
 		refuse(w, 200, list)
-	case r.Method == http.MethodPut && len(segs) == 1:
+	case r.Method == http.MethodPut && len(segs) == 1, r.Method == http.MethodPost && name == "check":
 		o.put(w, r, name)
 	case s == nil:
 		refuse(w, 404, api.ErrorBody{Message: fmt.Sprintf("there is no service %q", name)})
@@ -91,6 +91,10 @@ func (o *operator) put(w http.ResponseWriter, r *http.Request, name string) {
 		refuse(w, 400, api.ErrorBody{Message: "The service cannot be as it is asked for.", Errors: []api.Problem{
 			{Path: "pods.node.placement", Message: "needs 4 agents, and there are 3"},
 		}})
+		return
+	}
+	if r.Method == http.MethodPost {
+		refuse(w, 200, api.CommandResult{Message: "The service can be installed."})
 		return
 	}
 	status := 201

@@ -102,6 +102,7 @@ func newWorld(t *testing.T, name, dir string) *world {
 		"198.19.50.1:8080":  newOrchestrator(),
 		"198.19.50.21:5051": newAgent(t, dir),
 	}
+	packages := w.newCatalog(t, dir, hosts)
 	via := w.network(hosts)
 	g, err := gateway.New(gateway.Config{
 		Cluster: config.Cluster{ID: "c1a5-" + name, Name: name, Release: "0.1.0"},
@@ -111,6 +112,7 @@ func newWorld(t *testing.T, name, dir string) *world {
 		Leader:     func() (netip.Addr, bool) { return netip.MustParseAddr("198.19.50.1"), true },
 		View:       func() *feed.View { return feed.Of("https://198.19.50.1:5050", clusterState()) },
 		Components: map[string]string{"mesos": "1.11"}, Operated: services.has,
+		Admin: "admin", Catalog: packages,
 	})
 	must(err)
 	srv := httptest.NewUnstartedServer(g)

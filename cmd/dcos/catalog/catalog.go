@@ -16,6 +16,7 @@ import (
 
 	"dcos.example/dcos/cmd/dcos/client"
 	"dcos.example/dcos/cmd/dcos/console"
+	"dcos.example/dcos/cmd/dcos/service"
 	"dcos.example/dcos/runtime/api/cosmos"
 	"dcos.example/dcos/runtime/fault"
 )
@@ -112,11 +113,12 @@ func (p *packages) meant(ctx context.Context, cl *client.Client, name string) st
 // explain adds to a refusal of the catalog what can be done about it.
 func (p *packages) explain(ctx context.Context, cl *client.Client, name string, err error) error {
 	refusal, ok := errors.AsType[*client.Refusal](err)
-	if !ok {
+	if !ok || strings.HasSuffix(refusal.Text, "?") { // it asks what was meant
 		return err
 	}
 	switch refusal.Type {
 	case "PackageNotFound":
+
 		return fmt.Errorf("%w.%s", err, p.meant(ctx, cl, name))
 	case "VersionNotFound":
 		versions, listErr := listVersions(ctx, cl, name)
@@ -202,17 +204,21 @@ func (p *packages) list() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		operated, err := services(ctx, cl)
+		if err != nil {
+			return err
+		}
 		if onlyCLI {
-			all = slices.DeleteFunc(all, func(in installation) bool { return in.def.Service == nil })
+			all = slices.DeleteFunc(all, func(in installation) bool { return !operated[in.app] })
 		}
 		if asJSON {
-			return p.listJSON(all)
+			return p.listJSON(all, operated)
 		}
 		var rows [][]string
 		for _, in := range all {
 			command := ""
-			if in.def.Service != nil {
-				command = strings.Trim(in.app, "/")
+			if operated[in.app] {
+				command = service.Name(in.app)
 			}
 			rows = append(rows, []string{in.def.Name, in.def.Version, yesNo(in.def.Selected), in.app, console.OrDash(command), short(in.def.Description)})
 		}
@@ -230,7 +236,7 @@ func (p *packages) list() *cobra.Command {
 }
 
 // listJSON prints a package once with all its apps, as DC/OS does.
-func (p *packages) listJSON(all []installation) error {
+func (p *packages) listJSON(all []installation, operated map[string]bool) error {
 	list := []map[string]any{}
 	at := map[string]map[string]any{}
 	for _, in := range all {
@@ -243,7 +249,7 @@ func (p *packages) listJSON(all []installation) error {
 			for _, big := range []string{"config", "resource", "marathon", "service"} {
 				delete(entry, big)
 			}
-			if in.def.Service != nil {
+			if operated[in.app] {
 				entry["command"] = map[string]string{"name": in.def.Name}
 			}
 			entry["apps"] = []string{}
@@ -252,6 +258,19 @@ func (p *packages) listJSON(all []installation) error {
 		entry["apps"] = append(entry["apps"].([]string), in.app)
 	}
 	return p.JSON(list)
+}
+
+// services are what the operator runs, by id: they have commands of their own.
+func services(ctx context.Context, cl *client.Client) (map[string]bool, error) {
+	list, err := service.List(ctx, cl)
+	if err != nil && !fault.Is(err, fault.NotFound) { // that would be a cluster without them
+		return nil, err
+	}
+	m := map[string]bool{}
+	for _, s := range list {
+		m[s.ID] = true
+	}
+	return m, nil
 }
 
 func yesNo(b *bool) string {

@@ -209,7 +209,7 @@ func (p *packages) confirmUninstall(ctx context.Context, cl *client.Client, name
 }
 
 func (p *packages) doUninstall(ctx context.Context, cl *client.Client, r cosmos.UninstallRequest, wait *service.Wait) error {
-	services, err := p.services(ctx, cl, r)
+	operated, err := services(ctx, cl)
 	if err != nil {
 		return err
 	}
@@ -219,13 +219,13 @@ func (p *packages) doUninstall(ctx context.Context, cl *client.Client, r cosmos.
 	}
 	for _, x := range out.Results {
 		verb := "Uninstalled"
-		if services[x.AppID] {
+		if operated[x.AppID] {
 			verb = "Uninstalling" // volumes and reservations are given back one by one
 		}
 		fmt.Fprintf(p.Stdout, "%s package [%s] version [%s]%s\n", verb, x.PackageName, x.PackageVersion, under(x.AppID))
 	}
 	for _, x := range out.Results {
-		if services[x.AppID] && wait.Wanted(p.Console) {
+		if operated[x.AppID] && wait.Wanted(p.Console) {
 			if err := wait.Gone(ctx, p.Console, cl, service.Name(x.AppID)); err != nil {
 				return err
 			}
@@ -236,19 +236,6 @@ func (p *packages) doUninstall(ctx context.Context, cl *client.Client, r cosmos.
 		}
 	}
 	return nil
-}
-
-// services are the installations that are services of the operator, by id.
-func (p *packages) services(ctx context.Context, cl *client.Client, r cosmos.UninstallRequest) (map[string]bool, error) {
-	all, err := installed(ctx, cl, cosmos.ListRequest{PackageName: r.PackageName})
-	if err != nil {
-		return nil, err
-	}
-	m := map[string]bool{}
-	for _, in := range all {
-		m[in.app] = in.def.Service != nil
-	}
-	return m, nil
 }
 
 func (p *packages) repoList() *cobra.Command {

@@ -251,6 +251,12 @@ func (c *Client) Refused(op string, resp *http.Response) error {
 	case http.StatusForbidden:
 		return fault.Newf(op, fault.Denied, "%w", text)
 	case http.StatusBadRequest, http.StatusUnprocessableEntity:
+		switch {
+		case strings.HasSuffix(text.Type, "NotFound"), strings.HasSuffix(text.Type, "NotInstalled"), strings.HasSuffix(text.Type, "NotPresent"):
+			return fault.Newf(op, fault.NotFound, "%w", text) // the catalog has 400 for it
+		case strings.Contains(text.Type, "Already"), strings.HasPrefix(text.Type, "Ambiguous"):
+			return fault.Newf(op, fault.Conflict, "%w", text)
+		}
 		return fault.Newf(op, fault.Invalid, "%w", text)
 	case http.StatusNotFound:
 		return fault.Newf(op, fault.NotFound, "%w", text)
