@@ -353,6 +353,18 @@ func testStage(t *testing.T, unpacker []byte, damaged string) {
 	if err != nil || out.Stdout != "2\ntwo" {
 		t.Errorf("%+v, %v", out, err)
 	}
+	// An agent gets no packages, and the same manifest.
+	dirA, mA := release("2.1.0", map[string]string{"bin/tool": "#!/bin/sh\n", "share/own": "agent", "packages/images/x": "image"})
+	if err := h.Stage(ctx, dirA, mA.Share(false)); err != nil {
+		t.Fatal(err)
+	}
+	out, err = h.Run(ctx, "/bin/sh", "-c", "cd "+host.ReleasePath(mA.Release())+" && sha256sum manifest.json && cat share/own && ls -d packages")
+	if err != nil || out.Stdout != mA.Digest()+"  manifest.json\nagent" || out.Code == 0 {
+		t.Errorf("%+v, %v", out, err)
+	}
+	if err := h.Remove(ctx, host.ReleasePath(mA.Release())); err != nil {
+		t.Fatal(err)
+	}
 	// What broke off is taken up; a damaged older release is found out.
 	dir3, m3 := release("3.0.0", map[string]string{"bin/tool": "#!/bin/sh\n", "share/own": "three", "share/whole": "whole"})
 	if err := errors.Join(h.WriteFile(ctx, host.ReleasePath(m3.Release())+".part/share/whole", host.File{Data: []byte("whole"), Mode: 0o644}),

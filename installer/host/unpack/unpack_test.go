@@ -87,6 +87,17 @@ func TestStream(t *testing.T) {
 		t.Fatal(err)
 	}
 	check()
+	// A host that is to do without some.
+	without := t.TempDir()
+	if err := unpack.Into(without, digest, bytes.NewReader(some.Bytes()), "bin/b"); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(filepath.Join(without, "bin/b")); !os.IsNotExist(err) {
+		t.Errorf("it is there: %v", err)
+	}
+	if err := unpack.Into(t.TempDir(), digest, bytes.NewReader(some.Bytes()), "share/"); err == nil {
+		t.Error("a file is missing that nobody is to do without")
+	}
 	// What is there is damaged: it is removed, so that it is sent next time.
 	if err := os.WriteFile(filepath.Join(to, "bin/b"), []byte("bad"), 0o755); err != nil {
 		t.Fatal(err)
