@@ -1,8 +1,6 @@
 package catalog_test
 
 import (
-	"bytes"
-	"compress/gzip"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -33,6 +31,7 @@ type bed struct {
 	dir     string
 	images  map[string]bool
 	handler http.Handler
+	finish  func(context.Context) (int, error)
 	stop    func()
 }
 
@@ -74,7 +73,7 @@ func (b *bed) run() {
 		}
 	}
 	b.t.Cleanup(b.stop)
-	b.handler = c.Handler()
+	b.handler, b.finish = c.Handler(), c.FinishSDK
 	b.until("the catalog is ready", func() bool { return b.call(cosmos.Search, `{}`).Code != http.StatusServiceUnavailable })
 }
 
@@ -233,16 +232,3 @@ func TestUniverse(t *testing.T) {
 	b.no(cosmos.Describe, `{"packageName":"kafka","packageVersion":"1.1.19"}`, 400, "VersionNotFound", "Version [1.1.19] of package [kafka] not found")
 }
 
-// zipped is text compressed.
-func zipped(t *testing.T, text []byte) []byte {
-	t.Helper()
-	var b bytes.Buffer
-	w := gzip.NewWriter(&b)
-	if _, err := w.Write(text); err != nil {
-		t.Fatal(err)
-	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return b.Bytes()
-}

@@ -271,6 +271,11 @@ func (s *shelf) Statuses() []cosmos.RepositoryStatus {
 		}
 		if p.err != nil {
 			list[i].Error = message(p.err)
+			for _, reason := range []error{repo.ErrUnreachable, repo.ErrType, repo.ErrContent} {
+				if errors.Is(p.err, reason) {
+					list[i].Error = reason.Error() + ": " + list[i].Error
+				}
+			}
 		}
 		if p.content != nil {
 			list[i].Packages, list[i].Fetched = len(p.content.Revisions), p.content.Fetched.Format(time.RFC3339)

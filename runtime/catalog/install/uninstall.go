@@ -144,7 +144,7 @@ func (i *Installer) Run(ctx context.Context) {
 			continue
 		case <-time.After(wait):
 		}
-		waiting, err := i.finishSDK(ctx)
+		waiting, err := i.Finish(ctx)
 		if err != nil && ctx.Err() == nil {
 			i.log.Debug("look for services that uninstall themselves", "err", err)
 		}
@@ -154,8 +154,8 @@ func (i *Installer) Run(ctx context.Context) {
 	}
 }
 
-// finishSDK returns how many services are not through yet.
-func (i *Installer) finishSDK(ctx context.Context) (waiting int, err error) {
+// Finish looks once, and returns how many services are not through yet.
+func (i *Installer) Finish(ctx context.Context) (waiting int, err error) {
 	apps, err := i.marathon.apps(ctx, labelSDK)
 	if err != nil {
 		return 0, err

@@ -27,13 +27,19 @@ import (
 	"dcos.example/dcos/runtime/fault"
 )
 
-// Reasons why a repository is not taken; the kind is fault.Unavailable for the
-// first, fault.Invalid for the others.
+// Reasons why a repository is not taken, for errors.Is.
 var (
-	ErrUnreachable = errors.New("the repository cannot be read")
-	ErrType        = errors.New("the repository is of no known type")
-	ErrContent     = errors.New("the content of the repository is refused")
+	ErrUnreachable = errors.New("it cannot be read")
+	ErrType        = errors.New("it is no repository")
+	ErrContent     = errors.New("its content is refused")
 )
+
+// refusal is a reason with what exactly is wrong, which is what it says.
+type refusal struct{ reason, err error }
+
+func (r *refusal) Error() string        { return r.err.Error() }
+func (r *refusal) Is(target error) bool { return target == r.reason }
+func (r *refusal) Unwrap() error        { return r.err }
 
 // ErrNothing is a repository of which nothing is kept.
 var ErrNothing = errors.New("nothing is kept of it")
@@ -65,8 +71,8 @@ type Store struct {
 	agent  string
 }
 
-// patience is how long a repository may take to come whole.
-const patience = 60 * time.Second
+// Patience is how long a repository may take to come whole.
+const Patience = 60 * time.Second
 
 // New returns a store in dir, which is made. Via is the way to repositories;
 // release is told to them.
@@ -86,9 +92,12 @@ func New(dir string, via http.RoundTripper, release string) (*Store, error) {
 	}
 	return &Store{
 		dir: dir, agent: "cosmos/0.6.3 dcos/" + release,
-		client: &http.Client{Transport: via, Timeout: patience, CheckRedirect: func(r *http.Request, via []*http.Request) error {
+		client: &http.Client{Transport: via, Timeout: Patience, CheckRedirect: func(r *http.Request, via []*http.Request) error {
 			if len(via) >= 5 {
 				return errors.New("it redirects more than 5 times")
+			}
+			if s := r.URL.Scheme; s != "http" && s != "https" {
+				return fmt.Errorf("it redirects, and nobody fetches %s from there", s)
 			}
 			return nil
 		}},
@@ -168,15 +177,15 @@ func (s *Store) Fetch(ctx context.Context, uri string, have *Content) (*Content,
 }
 
 func unreachable(format string, args ...any) error {
-	return fault.Newf("fetch repository", fault.Unavailable, "%w: %w", ErrUnreachable, fmt.Errorf(format, args...))
+	return fault.New("fetch repository", fault.Unavailable, &refusal{ErrUnreachable, fmt.Errorf(format, args...)})
 }
 
 func wrongType(format string, args ...any) error {
-	return fault.Newf("fetch repository", fault.Invalid, "%w: %w", ErrType, fmt.Errorf(format, args...))
+	return fault.New("fetch repository", fault.Invalid, &refusal{ErrType, fmt.Errorf(format, args...)})
 }
 
 func refused(format string, args ...any) error {
-	return fault.Newf("read repository", fault.Invalid, "%w: %w", ErrContent, fmt.Errorf(format, args...))
+	return fault.New("read repository", fault.Invalid, &refusal{ErrContent, fmt.Errorf(format, args...)})
 }
 
 // accepted are the types asked for, the newest first.
@@ -206,7 +215,7 @@ func (s *Store) download(ctx context.Context, uri string, have *Content, file *o
 		var e *url.Error
 		if errors.As(err, &e) {
 			if e.Timeout() {
-				return nil, unreachable("it did not answer within %v", patience)
+				return nil, unreachable("it did not answer within %v", Patience)
 			}
 			err = e.Err
 		}
@@ -247,7 +256,7 @@ func (k *Kept) fill(file *os.File, r io.Reader) error {
 		case errors.Is(err, over.err):
 			return refused("%w", err)
 		case errors.As(err, &timeout) && timeout.Timeout():
-			return unreachable("it did not come whole within %v: %d bytes came", patience, n)
+			return unreachable("it did not come whole within %v: %d bytes came", Patience, n)
 		}
 		return unreachable("%w", err)
 	}
