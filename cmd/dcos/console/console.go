@@ -105,12 +105,21 @@ func (c *Console) Table(header []string, rows [][]string) {
 	_ = tw.Flush() // standard output is gone: nobody to tell
 }
 
-// JSON prints v for programs.
+// plainJSON writes as themselves the characters that JSON for web pages hides;
+// a pair of backslashes is one character, and what follows it is not hidden.
+var plainJSON = strings.NewReplacer(`\\`, `\\`, `\u003c`, "<", `\u003e`, ">", `\u0026`, "&")
+
+// JSON prints v for programs, and for people who read it.
 func (c *Console) JSON(v any) error {
-	enc := json.NewEncoder(c.Stdout)
+	var b strings.Builder
+	enc := json.NewEncoder(&b)
 	enc.SetIndent("", "  ")
 	enc.SetEscapeHTML(false)
-	return enc.Encode(v)
+	if err := enc.Encode(v); err != nil {
+		return err
+	}
+	_, err := plainJSON.WriteString(c.Stdout, b.String())
+	return err
 }
 
 // Terminal returns the file descriptor of standard input if it is a terminal.
