@@ -126,8 +126,9 @@ var owners = map[string][]string{
 	"github.com/containerd/go-cni":        {"runtime/agent/network"},
 	"github.com/pulumi/pulumi/sdk/v3":     {"installer", "providers", "ci/bench"},
 	"golang.org/x/crypto/ssh":             {"installer/host/ssh", "ci/lab"},
-	"github.com/minio/minio-go/v7":        {"runtime/backup/target"},
+	"github.com/minio/minio-go/v7":        {"runtime/backup/target", "universe/tools/cassandra"},
 	"github.com/twmb/franz-go":            {"universe/tools/kafka", "ci/e2e"},
+	"github.com/apache/cassandra-gocql-":  {"universe/tools/cassandra", "ci/e2e"},
 	"filippo.io/age":                      {"runtime/backup", "installer/bootstrap", "installer/cli", "installer/recovery"},
 }
 
