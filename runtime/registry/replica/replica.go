@@ -62,7 +62,8 @@ type Replica struct {
 	bringing map[digest.Digest]chan struct{}
 	whole    map[digest.Digest]bool // manifests that are here with all blobs
 	claimed  map[digest.Digest]bool
-	after    map[digest.Digest]time.Time // when to try again
+	// after has when to try again what is known to be lacking.
+	after map[digest.Digest]time.Time
 }
 
 // New returns a Replica that does nothing by itself until Run.
@@ -101,6 +102,7 @@ func (r *Replica) work(ctx context.Context) {
 			pause(ctx, changed, retryAfter/2)
 			continue
 		}
+		r.lacks(ref, m)
 		err := r.Bring(ctx, ref, m)
 		r.release(ref.Digest, err)
 		if err != nil && ctx.Err() == nil {
@@ -167,6 +169,21 @@ func (r *Replica) release(d digest.Digest, err error) {
 	}
 }
 
+// lacks notes that a manifest is not whole here, so that it is not said to be
+// while it is brought: a master that lost its disk said so before.
+func (r *Replica) lacks(ref index.Ref, m index.Manifest) {
+	if r.cfg.Blobs.Has(ref.Digest) && !slices.ContainsFunc(m.Blobs, func(b index.Blob) bool { return !r.cfg.Blobs.Has(b.Digest) }) {
+		return
+	}
+	r.mu.Lock()
+	r.after[ref.Digest] = time.Time{}
+	r.mu.Unlock()
+	select {
+	case r.own <- struct{}{}:
+	default:
+	}
+}
+
 // Recheck looks at all blobs again: some may have gone.
 func (r *Replica) Recheck() {
 	r.mu.Lock()
@@ -204,7 +221,7 @@ func (r *Replica) note(ctx context.Context) error {
 	r.mu.Unlock()
 	if busy {
 		for d := range r.cfg.Index.Copies(r.cfg.Self) {
-			if _, known := r.failed(d); !known {
+			if !r.lacking(d) {
 				holds[d] = true
 			}
 		}
@@ -212,13 +229,11 @@ func (r *Replica) note(ctx context.Context) error {
 	return r.cfg.Index.Note(ctx, r.cfg.Self, holds)
 }
 
-// failed reports whether bringing a manifest has failed, and since it last did
-// it was not whole.
-func (r *Replica) failed(d digest.Digest) (time.Time, bool) {
+func (r *Replica) lacking(d digest.Digest) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	t, ok := r.after[d]
-	return t, ok
+	_, ok := r.after[d]
+	return ok
 }
 
 // Bring makes a manifest and all that it names whole here.
