@@ -64,7 +64,7 @@ var allow = map[string][]string{
 	"runtime/master":       {"runtime/fault", "runtime/config", "runtime/api", "runtime/resource", "runtime/task", "runtime/state", "runtime/leader", "runtime/allocator", "runtime/pki"},
 	"runtime/agent":        {"runtime/fault", "runtime/config", "runtime/api", "runtime/resource", "runtime/task"},
 	"runtime/orchestrator": {"runtime/fault", "runtime/api", "runtime/resource", "runtime/task", "runtime/placement", "runtime/state", "runtime/outbox", "runtime/server", "runtime/framework"},
-	"runtime/service":      {"runtime/fault", "runtime/api", "runtime/state", "runtime/server"},
+	"runtime/service":      {"runtime/fault", "runtime/api", "runtime/state", "runtime/outbox", "runtime/resource", "runtime/task", "runtime/placement", "runtime/mustache", "runtime/framework", "runtime/server"},
 	"runtime/balancer":     {"runtime/fault", "runtime/feed"},
 	"runtime/dns":          {"runtime/fault", "runtime/feed"},
 	"runtime/identity":     {"runtime/fault", "runtime/state", "runtime/password"},

@@ -1,15 +1,51 @@
 // Package engine is one service while this master leads: it owns the service's
 // framework, instances, tasks and plans, and is the only writer of their
 // records.
+//
+// It is one loop. Whatever happens, a status, an offer, a request, changes
+// memory under the engine's lock and wakes the loop, which looks at the service
+// as it is: how far each plan is (plan.Evaluate), which instances are to be
+// started, ended, made anew or given up, and which offers serve them
+// (match.Match). A turn costs O(instances + steps), and with offers held
+// O(instances to launch × agents); many events share one. Nothing depends on
+// what an earlier turn remembered, so a new leader goes on where the last one
+// was.
+//
+// Records are stored before calls are made (package outbox): an instance knows
+// its reservation, its volumes and its task before the master hears of them,
+// and a status is stored before it is acknowledged.
 package engine
 
 import (
+	"cmp"
 	"context"
+	"errors"
+	"log/slog"
+	mrand "math/rand/v2"
+	"net/http"
+	"slices"
+	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/protobuf/proto"
+
+	"dcos.example/dcos/runtime/api/mesos"
+	"dcos.example/dcos/runtime/api/mesos/scheduler"
 	"dcos.example/dcos/runtime/api/service"
+	"dcos.example/dcos/runtime/api/wire"
 	"dcos.example/dcos/runtime/fault"
+	"dcos.example/dcos/runtime/framework"
+	"dcos.example/dcos/runtime/outbox"
+	"dcos.example/dcos/runtime/placement"
+	"dcos.example/dcos/runtime/resource"
+	"dcos.example/dcos/runtime/service/plan"
+	"dcos.example/dcos/runtime/service/spec"
+	"dcos.example/dcos/runtime/state"
 )
+
+// failoverTimeout is how long the master keeps tasks without a framework.
+const failoverTimeout = 7 * 24 * time.Hour
 
 // CA issues certificates of the cluster's authority to tasks.
 type CA interface {
@@ -18,136 +54,387 @@ type CA interface {
 	Issue(ctx context.Context, names []string, life time.Duration) (key, chain, root []byte, err error)
 }
 
+// Agent is what the master says of an agent.
+type Agent struct {
+	ID string
+	placement.Place
+	Total resource.Resources // reservations and volumes included
+	Used  resource.Resources // by tasks
+	// Leaving: it is drained or was deactivated, and takes nothing new.
+	Leaving bool
+}
+
+// Config is what engines share.
+type Config struct {
+	Store  state.Backend // fenced on this term
+	Master string        // base URL of the master
+	Client *http.Client  // reaches Master
+	CA     CA
+	Vault  *Vault
+	// Agents returns the agents that are registered now.
+	Agents   func(context.Context) ([]Agent, error)
+	Hostname string
+	WebUI    string
+	Log      *slog.Logger
+}
+
 // Engine is one service. Its methods are safe for concurrent use. Those that
 // change something return when the change is stored. Errors: NotFound for what
 // is not there, Invalid, Conflict for what cannot be done now, Unavailable
 // when this master ceases to lead.
-type Engine struct{ name string }
+type Engine struct {
+	cfg    Config
+	name   string
+	role   string
+	log    *slog.Logger
+	out    *outbox.Box
+	client *framework.Client
+	wake   chan struct{}
+	over   chan struct{}   // closed when the service is uninstalled
+	ctx    context.Context // of Run, for what outlives a call; it tells failure from the end
 
-var errNotLeading = fault.Newf("ask the service operator", fault.Unavailable, "this master does not lead")
-
-// Name is the service's name.
-func (e *Engine) Name() string { return e.name }
-
-// Detail is the service as a whole.
-func (e *Engine) Detail() service.Detail { return service.Detail{} }
-
-// Health sums it up: RUNNING when all is well.
-func (e *Engine) Health() service.Health { return service.Health{} }
-
-// Plans lists the plans by name, deploy (or update), recovery and decommission
-// first.
-func (e *Engine) Plans() []string { return nil }
-
-// Plan returns a plan; "update" and "deploy" are one.
-func (e *Engine) Plan(plan string) (service.PlanInfo, error) {
-	return service.PlanInfo{}, errNotLeading
+	mu         sync.Mutex
+	rec        serviceRecord
+	status     statusRecord
+	configs    map[string]*config
+	instances  map[plan.Instance]*instance
+	tasks      map[string]*run // by task id: the latest run of each task
+	plans      map[string]*planRecord
+	claims     map[string]*claim
+	offers     map[string]*mesos.Offer
+	heldSince  time.Time
+	flow       flow
+	lookAt     time.Time // when to look again at the latest; of one turn
+	lastAudit  time.Time
+	auditing   bool
+	teardown   bool      // asked for
+	teardownAt time.Time // no sooner
+	finished   bool      // the records are being dropped
+	pending    map[string]*operation
+	debug      debug
 }
 
-// StartPlan starts a plan of the spec's other than deploy, with variables for
-// its tasks; Conflict while it runs.
-func (e *Engine) StartPlan(ctx context.Context, plan string, env map[string]string) error {
-	return errNotLeading
+// run is one run of a task.
+type run struct {
+	of   *instance
+	name string
+	rec  *taskRecord
 }
 
-// StopPlan ends such a plan and kills its tasks.
-func (e *Engine) StopPlan(ctx context.Context, plan string) error { return errNotLeading }
-
-// Interrupt keeps a plan, or one phase of it by name or id, from beginning
-// further steps; changed is false if that is so already (HTTP 208).
-func (e *Engine) Interrupt(ctx context.Context, plan, phase string) (changed bool, err error) {
-	return false, errNotLeading
+// New returns the engine of what is stored.
+func New(cfg Config, s *Saved) *Engine {
+	e := &Engine{
+		cfg: cfg, name: s.Name, role: spec.Role(s.Name), log: cfg.Log.With("service", s.Name),
+		wake: make(chan struct{}, 1), over: make(chan struct{}),
+		rec: s.service, status: s.status, configs: map[string]*config{}, instances: map[plan.Instance]*instance{},
+		tasks: map[string]*run{}, plans: map[string]*planRecord{}, claims: map[string]*claim{},
+		offers: map[string]*mesos.Offer{}, pending: map[string]*operation{},
+	}
+	e.out = outbox.New(cfg.Store, "store service "+s.Name, e.log)
+	for key, rev := range s.revs {
+		e.out.Known(key, rev)
+	}
+	for id, r := range s.configs {
+		e.configs[id] = newConfig(r)
+	}
+	for id, r := range s.plans {
+		e.plans[id] = &r
+	}
+	for id, r := range s.claims {
+		e.claims[id] = &claim{claimRecord: r}
+	}
+	for id, r := range s.pods {
+		e.adopt(&instance{id: id, rec: r})
+	}
+	return e
 }
 
-// Continue undoes Interrupt, and lets a canary go on.
-func (e *Engine) Continue(ctx context.Context, plan, phase string) (changed bool, err error) {
-	return false, errNotLeading
+// Install returns the engine of a service that is not stored yet, with what
+// makes its target configuration; Run stores it.
+func Install(cfg Config, s *service.Spec, p service.Package, now time.Time) (*Engine, error) {
+	saved := newSaved(s.Name)
+	r, err := newRecord(cfg.Vault, s, p, nil, now)
+	if err != nil {
+		return nil, err
+	}
+	saved.configs[r.ID] = r
+	saved.service = serviceRecord{Target: r.ID, Created: now}
+	e := New(cfg, saved)
+	e.put(kindConfig, r.ID, r)
+	e.putService()
+	return e, nil
 }
 
-// ForceComplete takes a step (by name or id), a phase (step "") or a plan
-// (phase "") for done; changed is false if it is.
-func (e *Engine) ForceComplete(ctx context.Context, plan, phase, step string) (changed bool, err error) {
-	return false, errNotLeading
+// adopt takes an instance in.
+func (e *Engine) adopt(i *instance) {
+	e.instances[i.id] = i
+	for name, t := range i.rec.Tasks {
+		if t.ID != "" {
+			e.tasks[t.ID] = &run{i, name, t}
+		}
+	}
 }
 
-// Restart does a plan, phase or step again.
-func (e *Engine) Restart(ctx context.Context, plan, phase, step string) error { return errNotLeading }
-
-// Pods lists the instances: "kafka-0".
-func (e *Engine) Pods() []string { return nil }
-
-// PodsStatus shows all instances and tasks.
-func (e *Engine) PodsStatus() service.PodsStatus { return service.PodsStatus{} }
-
-// Pod shows one instance.
-func (e *Engine) Pod(instance string) (service.InstanceStatus, error) {
-	return service.InstanceStatus{}, errNotLeading
+// Run leads until ctx ends, the term is lost, or the service is uninstalled,
+// which done tells.
+func (e *Engine) Run(ctx context.Context) (done bool, err error) {
+	if e.status.Framework == "" {
+		e.loseTasks()
+	}
+	client, err := framework.New(framework.Config{
+		Masters: []string{e.cfg.Master}, Client: e.cfg.Client, Format: wire.Protobuf, Info: e.info(),
+		SuppressedRoles: []string{e.role}, Handle: e.handle, Disconnected: e.disconnected, Log: e.log,
+	})
+	if err != nil {
+		return false, err
+	}
+	e.client = client
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	group, gctx := errgroup.WithContext(ctx)
+	e.mu.Lock()
+	e.ctx = gctx
+	e.mu.Unlock()
+	group.Go(func() error { return e.out.Run(gctx) })
+	group.Go(func() error { e.work(gctx); return nil })
+	group.Go(func() error {
+		err := client.Run(gctx)
+		if fault.Is(err, fault.NotFound) {
+			return e.removed(gctx, err)
+		}
+		return err
+	})
+	group.Go(func() error {
+		select {
+		case <-gctx.Done():
+		case <-e.over:
+			cancel()
+		}
+		return nil
+	})
+	err = group.Wait()
+	select {
+	case <-e.over:
+		return true, nil
+	default:
+	}
+	return false, err
 }
 
-// PodInfo shows its tasks as launched.
-func (e *Engine) PodInfo(instance string) ([]service.TaskInfo, error) { return nil, errNotLeading }
+// Over is closed when the service is uninstalled and its records are gone.
+func (e *Engine) Over() <-chan struct{} { return e.over }
 
-// RestartPod restarts an instance where it is.
-func (e *Engine) RestartPod(ctx context.Context, instance string) (service.PodResult, error) {
-	return service.PodResult{}, errNotLeading
+func (e *Engine) info() *mesos.FrameworkInfo {
+	info := &mesos.FrameworkInfo{
+		User: proto.String("root"), Name: proto.String(e.name), Roles: []string{e.role},
+		FailoverTimeout: proto.Float64(failoverTimeout.Seconds()), Checkpoint: proto.Bool(true),
+	}
+	if e.cfg.Hostname != "" {
+		info.Hostname = proto.String(e.cfg.Hostname)
+	}
+	if e.cfg.WebUI != "" {
+		info.WebuiUrl = proto.String(e.cfg.WebUI + "/service/" + e.name)
+	}
+	if e.status.Framework != "" {
+		info.Id = &mesos.FrameworkID{Value: proto.String(e.status.Framework)}
+	}
+	for _, c := range []mesos.FrameworkInfo_Capability_Type{
+		mesos.FrameworkInfo_Capability_PARTITION_AWARE, mesos.FrameworkInfo_Capability_TASK_KILLING_STATE,
+		mesos.FrameworkInfo_Capability_MULTI_ROLE, mesos.FrameworkInfo_Capability_RESERVATION_REFINEMENT,
+		mesos.FrameworkInfo_Capability_REGION_AWARE, mesos.FrameworkInfo_Capability_SHARED_RESOURCES,
+		mesos.FrameworkInfo_Capability_GPU_RESOURCES,
+	} {
+		info.Capabilities = append(info.Capabilities, &mesos.FrameworkInfo_Capability{Type: c.Enum()})
+	}
+	return info
 }
 
-// ReplacePod gives an instance up, with its volumes, and makes it anew
-// elsewhere.
-func (e *Engine) ReplacePod(ctx context.Context, instance string) (service.PodResult, error) {
-	return service.PodResult{}, errNotLeading
+// removed handles that the master has removed the framework: what was asked
+// for, or a framework to be made anew by the next term.
+func (e *Engine) removed(ctx context.Context, cause error) error {
+	e.mu.Lock()
+	if e.rec.Uninstall {
+		e.finish()
+		e.mu.Unlock()
+		return nil
+	}
+	e.log.Error("the master has removed the framework, its tasks are gone", "framework", e.status.Framework)
+	e.status.Framework = ""
+	e.putStatus()
+	e.loseTasks()
+	stored := e.out.Flushed()
+	e.mu.Unlock()
+	return errors.Join(cause, e.out.Wait(ctx, stored))
 }
 
-// PausePod replaces the commands of an instance's tasks (all if none is named)
-// by one that does nothing; Conflict if they are.
-func (e *Engine) PausePod(ctx context.Context, instance string, tasks []string) (service.PodResult, error) {
-	return service.PodResult{}, errNotLeading
+// loseTasks takes all tasks for lost: there is no framework that has them.
+func (e *Engine) loseTasks() {
+	for _, i := range e.instances {
+		for name, t := range i.rec.Tasks {
+			if t.live() || t.away() {
+				t.State, t.Stop = "TASK_LOST", ""
+				t.Message = "the framework was removed"
+				delete(e.tasks, t.ID)
+				i.rec.Tasks[name] = t
+				e.save(i)
+			}
+		}
+	}
 }
 
-// ResumePod undoes PausePod.
-func (e *Engine) ResumePod(ctx context.Context, instance string, tasks []string) (service.PodResult, error) {
-	return service.PodResult{}, errNotLeading
+// handle takes one event of the master.
+func (e *Engine) handle(_ context.Context, ev *scheduler.Event) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	now := time.Now()
+	switch ev.GetType() {
+	case scheduler.Event_SUBSCRIBED:
+		e.subscribed(ev.GetSubscribed(), now)
+	case scheduler.Event_OFFERS:
+		for _, o := range ev.GetOffers().GetOffers() {
+			if len(e.offers) == 0 {
+				e.heldSince = now
+			}
+			e.offers[o.GetId().GetValue()] = o
+		}
+	case scheduler.Event_RESCIND:
+		delete(e.offers, ev.GetRescind().GetOfferId().GetValue())
+	case scheduler.Event_UPDATE:
+		e.update(ev.GetUpdate().GetStatus(), now)
+	case scheduler.Event_UPDATE_OPERATION_STATUS:
+		e.operated(ev.GetUpdateOperationStatus().GetStatus(), now)
+	case scheduler.Event_FAILURE:
+		e.log.Info("agent or executor failed", "agent", ev.GetFailure().GetAgentId().GetValue())
+	case scheduler.Event_HEARTBEAT:
+		return
+	}
+	e.nudge()
 }
 
-// Endpoints lists the names of advertised ports and VIPs.
-func (e *Engine) Endpoints() []string { return nil }
-
-// Endpoint tells where one is reached.
-func (e *Engine) Endpoint(name string) (service.Endpoint, error) {
-	return service.Endpoint{}, errNotLeading
+func (e *Engine) subscribed(s *scheduler.Event_Subscribed, now time.Time) {
+	if id := s.GetFrameworkId().GetValue(); e.status.Framework != id {
+		e.status.Framework = id
+		e.putStatus()
+	}
+	clear(e.offers)
+	clear(e.pending)
+	e.flow = flow{epoch: e.flow.epoch + 1, connected: true, since: now}
+	e.teardown = false
+	e.lastAudit = now
+	for _, r := range e.tasks {
+		r.of.asked = nil // kills are sent again
+	}
+	e.reconcile(now)
 }
 
-// FrameworkID is "" before the first subscription.
-func (e *Engine) FrameworkID() string { return "" }
-
-// Properties lists what is kept beside the records of pods and plans.
-func (e *Engine) Properties() []string { return nil }
-
-// Property returns one of them.
-func (e *Engine) Property(key string) (string, error) { return "", errNotLeading }
-
-// Configurations lists the ids of the configurations kept.
-func (e *Engine) Configurations() []string { return nil }
-
-// Configuration returns one, without secrets.
-func (e *Engine) Configuration(id string) (*service.Spec, error) { return nil, errNotLeading }
-
-// TargetID is the id of the configuration aimed at.
-func (e *Engine) TargetID() string { return "" }
-
-// Template returns the text of a config of a task in a configuration.
-func (e *Engine) Template(configID, pod, task, config string) (string, error) {
-	return "", errNotLeading
+func (e *Engine) disconnected(err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.log.Warn("connection to the master lost", "err", err)
+	clear(e.offers)
+	e.flow = flow{epoch: e.flow.epoch}
 }
 
-// DebugOffers tells what became of the latest offers.
-func (e *Engine) DebugOffers() service.DebugOffers { return service.DebugOffers{} }
+// work looks at the service whenever something changed, until ctx ends.
+func (e *Engine) work(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-e.wake:
+		case <-timer.C:
+		}
+		e.mu.Lock()
+		next := e.turn(time.Now())
+		e.mu.Unlock()
+		timer.Reset(next)
+	}
+}
 
-// DebugReservations lists what is reserved, and what is to be given back.
-func (e *Engine) DebugReservations() []service.DebugReservation { return nil }
+// longest is how long nothing may happen before the loop looks by itself.
+const longest = 10 * time.Minute
 
-// DebugPlans lists the steps that are not complete, with what they wait for.
-func (e *Engine) DebugPlans() []service.DebugPlan { return nil }
+// turn does everything that is due and returns when to look again at the
+// latest.
+func (e *Engine) turn(now time.Time) time.Duration {
+	e.lookAt = now.Add(longest)
+	wants := e.decide(now)
+	e.audit(now)
+	e.matchHeld(now, wants)
+	e.steer(now, len(wants) > 0)
+	return max(0, e.lookAt.Sub(now))
+}
 
-// DebugTasks shows the tasks with their last status.
-func (e *Engine) DebugTasks() []service.TaskStatus { return nil }
+// lookAgain makes the loop look at t at the latest.
+func (e *Engine) lookAgain(t time.Time) {
+	if t.Before(e.lookAt) {
+		e.lookAt = t
+	}
+}
+
+// nudge makes the loop look.
+func (e *Engine) nudge() {
+	select {
+	case e.wake <- struct{}{}:
+	default:
+	}
+}
+
+// call makes a call once everything staged so far is stored.
+func (e *Engine) call(c *scheduler.Call) {
+	e.out.After(func(ctx context.Context) {
+		if err := e.client.Call(ctx, c); err != nil && e.ctx.Err() == nil {
+			// It is told again by reconciliation, by kill retries, or with the
+			// next revive.
+			e.log.Warn("call to the master", "call", c.GetType().String(), "err", err)
+		}
+	})
+}
+
+// change runs f under the lock, and waits until what it staged is stored.
+func (e *Engine) change(ctx context.Context, f func(now time.Time) error) error {
+	e.mu.Lock()
+	if err := f(time.Now()); err != nil {
+		e.mu.Unlock()
+		return err
+	}
+	stored := e.out.Flushed()
+	e.nudge()
+	e.mu.Unlock()
+	return e.out.Wait(ctx, stored)
+}
+
+func (e *Engine) put(kind state.Kind, id string, v any) { e.out.Put(kind, e.name+"@"+id, v) }
+
+func (e *Engine) drop(kind state.Kind, id string) { e.out.Drop(kind, e.name+"@"+id) }
+
+func (e *Engine) putService() { e.out.Put(kindService, e.name, e.rec) }
+
+func (e *Engine) putStatus() { e.put(kindStatus, "", e.status) }
+
+func (e *Engine) save(i *instance) { e.put(kindPod, i.id.String(), i.rec) }
+
+// target is the configuration aimed at.
+func (e *Engine) target() *config { return e.configs[e.rec.Target] }
+
+// sorted lists the instances in order.
+func (e *Engine) sorted() []*instance {
+	out := make([]*instance, 0, len(e.instances))
+	for _, i := range e.instances {
+		out = append(out, i)
+	}
+	slices.SortFunc(out, func(a, b *instance) int { return cmp.Or(a.id.Compare(b.id)) })
+	return out
+}
+
+func random(n uint64) uint64 { return mrand.Uint64N(n) }
+
+// newRecord makes a configuration of a valid spec.
+func newRecord(v *Vault, s *service.Spec, p service.Package, before *configRecord, now time.Time) (configRecord, error) {
+	r := configRecord{ID: newID(), At: now, Spec: s, Package: p}
+	var err error
+	r.Secrets, r.Prints, err = v.hide(s, before)
+	return r, err
+}

@@ -54,7 +54,6 @@ func reasons(o match.Outcome) string {
 	return strings.Join(out, "\n")
 }
 
-
 type fataler interface {
 	Helper()
 	Fatalf(string, ...any)

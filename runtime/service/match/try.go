@@ -7,6 +7,7 @@ import (
 
 	"dcos.example/dcos/runtime/api/mesos"
 	"dcos.example/dcos/runtime/resource"
+	"dcos.example/dcos/runtime/service/spec"
 )
 
 // try lays w on an agent's offers, or says everything that stands against it.
@@ -231,4 +232,38 @@ func (t *trial) tasks(volumes []resource.Resources) {
 		}
 		t.fit.placed.Tasks = append(t.fit.placed.Tasks, own)
 	}
+}
+
+// Reserved is what a task holds of the reservation id.
+func Reserved(role, id string, a spec.Amount, ports []int) resource.Resources {
+	var own []*mesos.Resource
+	for _, need := range []struct {
+		name   string
+		amount resource.Fixed
+	}{
+		{resource.CPUs, a.CPUs}, {resource.Mem, a.Mem}, {resource.Disk, a.Disk}, {resource.GPUs, a.GPUs},
+	} {
+		if need.amount > 0 {
+			own = append(own, &mesos.Resource{
+				Name: proto.String(need.name), Type: mesos.Value_SCALAR.Enum(), Scalar: &mesos.Value_Scalar{Value: proto.Float64(need.amount.Float())},
+			})
+		}
+	}
+	var rs []resource.Range
+	for _, p := range ports {
+		if p > 0 {
+			rs = append(rs, resource.Range{Begin: uint64(p), End: uint64(p)})
+		}
+	}
+	if len(rs) > 0 {
+		own = append(own, &mesos.Resource{Name: proto.String(resource.Ports), Type: mesos.Value_RANGES.Enum(), Ranges: resource.NewRanges(rs...).Proto()})
+	}
+	all, err := resource.FromProto(own)
+	if err == nil {
+		all, err = all.Push(reservation(role, id))
+	}
+	if err != nil {
+		panic("match: what a task holds is no resource: " + err.Error()) // its parts were checked
+	}
+	return all
 }
