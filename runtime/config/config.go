@@ -39,8 +39,7 @@ const (
 	ContainerdConf = EtcDir + "/containerd.toml"
 	ContainerdSock = RunDir + "/containerd.sock"
 
-	RegistryDir = VarDir + "/registry"      // masters only: the images of the cluster's registry
-	PackagesDir = CurrentLink + "/packages" // masters only: what the release brings of packages
+	RegistryDir = VarDir + "/registry" // masters only: the images of the cluster's registry
 )
 
 // Units that genconf renders and the installer starts, in start order.
