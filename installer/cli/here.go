@@ -69,9 +69,8 @@ func (r *run) preflightHere(ctx context.Context, i rolepackage.Installation, rel
 	}
 	in := preflight.Input{Hosts: hosts, Resolvers: p.Cluster.Cluster.Resolvers, Ignore: ignore, ClusterID: p.Secrets.ClusterID,
 		Release: preflight.Release{Name: m.Release(), Arch: preflight.Arch(o.Probe)}}
-	for _, file := range m.Files {
-		in.Release.Bytes += file.Size
-	}
+	in.Release.Bytes = m.Share(false).Size()
+	in.Release.Packages = m.Share(true).Size() - in.Release.Bytes
 	doc := view.NewPreflight(p.Cluster.Cluster.Name, hosts, preflight.Judge(in))
 	doc.All, doc.Elapsed = all, time.Since(start)
 	if !all {

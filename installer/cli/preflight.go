@@ -311,9 +311,8 @@ func (f *flight) fly(ctx context.Context, targets []preflight.Target) (view.Pref
 	}
 	in := preflight.Input{Hosts: hosts, Resolvers: top.Cluster.Resolvers, Ignore: ignore, ClusterID: id,
 		Release: preflight.Release{Name: f.manifest.Release(), Arch: preflight.Arch(f.probe)}}
-	for _, file := range f.manifest.Files {
-		in.Release.Bytes += file.Size
-	}
+	in.Release.Bytes = f.manifest.Share(false).Size()
+	in.Release.Packages = f.manifest.Share(true).Size() - in.Release.Bytes
 	doc := view.NewPreflight(top.Cluster.Name, hosts, preflight.Judge(in))
 	doc.Elapsed, doc.Before, doc.Note = time.Since(start), f.before, f.note
 	return doc, nil

@@ -106,9 +106,10 @@ type Input struct {
 
 // Release is what is to be installed.
 type Release struct {
-	Name  string
-	Bytes int64  // unpacked
-	Arch  string // as of uname -m; empty: not known
+	Name     string
+	Bytes    int64  // unpacked, without packages
+	Packages int64  // bytes of those, which masters have besides
+	Arch     string // as of uname -m; empty: not known
 }
 
 // verdict is what a check says.

@@ -38,10 +38,11 @@ type place struct {
 
 // places are all of them. What shares a file system must fit there together.
 func places(h *Host, in *Input) []place {
-	release, state := in.Release.Bytes+in.Release.Bytes/4, int64(agentState)
+	release, state := in.Release.Bytes, int64(agentState)
 	if isMaster(h) {
-		state = masterState
+		release, state = release+in.Release.Packages, masterState
 	}
+	release += release / 4
 	if h.installed() { // they are there, or a good part of them
 		release, state = 0, state/4
 	}
