@@ -168,6 +168,9 @@ func Install(cfg Config, s *service.Spec, p service.Package, now time.Time) (*En
 // adopt takes an instance in.
 func (e *Engine) adopt(i *instance) {
 	e.instances[i.id] = i
+	if i.rec.Tasks == nil {
+		i.rec.Tasks = map[string]*taskRecord{}
+	}
 	for name, t := range i.rec.Tasks {
 		if t.ID != "" {
 			e.tasks[t.ID] = &run{i, name, t}

@@ -213,14 +213,12 @@ func (s *state) giveBack(rs resource.Resources) {
 func (m *matcher) want(n int, w *Want) {
 	rules := m.set.Rules[w.Pod]
 	best, bestFit := -1, fit{}
-	tried := 0
 	for i := range m.agents {
 		a := &m.agents[i]
 		if w.Agent != "" && a.ID != w.Agent {
 			continue
 		}
-		tried++
-		f := m.try(w, i)
+		f := fit{placed: Placed{Ports: map[string]int{}}}
 		if w.Agent == "" {
 			if text := rules.Against(a.Place); text != "" {
 				f.fail("placement", "%s", text)
@@ -231,6 +229,7 @@ func (m *matcher) want(n int, w *Want) {
 				f.fail("maintenance", "the agent is to be taken out of service")
 			}
 		}
+		m.try(w, i, &f)
 		if f.failed {
 			m.outcomes = append(m.outcomes, Outcome{n, i, false, f.reasons})
 			continue

@@ -11,13 +11,12 @@ import (
 )
 
 // try lays w on an agent's offers, or says everything that stands against it.
-func (m *matcher) try(w *Want, i int) fit {
+func (m *matcher) try(w *Want, i int, f *fit) {
 	left := m.states[i].left
-	f := fit{placed: Placed{Ports: map[string]int{}}}
 	f.own = left.Filter(func(it resource.Item) bool { return it.Role() == m.set.Role && ReservationOf(it) == w.Reservation })
-	have, missing := m.volumes(w, &f)
+	have, missing := m.volumes(w, f)
 	t := trial{
-		want: w, fit: &f, role: m.set.Role,
+		want: w, fit: f, role: m.set.Role,
 		pool: plain(f.own).Sub(f.surplus), used: plain(w.InUse),
 		free: left.Filter(func(it resource.Item) bool { return !it.Reserved() && it.Disk() == nil }),
 	}
@@ -31,12 +30,12 @@ func (m *matcher) try(w *Want, i int) fit {
 	t.scalar(resource.GPUs, w.Need.GPUs)
 	t.ports(m.set.Random)
 	if f.failed {
-		return f
+		return
 	}
 	reserved, err := f.fresh.Push(reservation(m.set.Role, w.Reservation))
 	if err != nil {
 		f.fail("reservation", "%v", err)
-		return f
+		return
 	}
 	f.reserve = reserved
 	t.pool = t.pool.Add(reserved)
@@ -44,13 +43,12 @@ func (m *matcher) try(w *Want, i int) fit {
 		made, ok := t.create(v)
 		if !ok {
 			f.fail("volume "+v.Name, "%s MiB cannot be made into a volume", v.Size)
-			return f
+			return
 		}
 		f.create = f.create.Add(made)
 		have = append(have, made)
 	}
 	t.tasks(have)
-	return f
 }
 
 // volumes sorts the want's volumes into those that are offered, and those to be
