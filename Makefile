@@ -16,7 +16,7 @@ SIGNER  := go run ./ci/bundle -key '$(KEY)'
 TOOL    := go tool -modfile=tools/go.mod
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build bundle up down demo lab lab-down test unit lint generate bench-install bench-onprem drill clean
+.PHONY: help setup build bundle up down demo lab lab-down test unit lint generate bench-install bench-onprem bench-catalog drill clean
 
 help: ## List the targets
 	@awk -F': .*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,6 +69,9 @@ bench-onprem: build bundle ## Measure installs on machines of one's own, few and
 
 bench-install: build bundle ## Measure install, fail-over and launch times
 	@go run ./ci/bench install -bin $(BIN) -bundle $(BUNDLE)
+
+bench-catalog: ## Measure the catalog with the whole public Universe
+	@go run ./ci/bench catalog
 
 clean: ## Remove what was built
 	@rm -rf $(BUILD)

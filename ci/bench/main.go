@@ -2,6 +2,7 @@
 // cluster, through the programs and public APIs that a user has:
 //
 //	bench install -bin build/bin -bundle build/dcos-0.1.0.bundle
+//	bench catalog    # the catalog alone, without a cluster
 //
 // For each result it prints `figure NAME VALUE UNIT`, and with
 // `figure NAME.peer VALUE UNIT` what the bare parts cost on the same machine at
@@ -43,6 +44,14 @@ func run(ctx context.Context, args []string) error {
 		return install(ctx, args[1:])
 	case "onprem":
 		return site(ctx, args[1:])
+	case "catalog":
+		return benchCatalog(ctx, args[1:])
+	case catalogServer:
+		return runCatalogServer(ctx, args[1:])
+	case floorAnswers:
+		return runFloorAnswers(ctx, args[1:])
+	case floorDecoded:
+		return runFloorDecoded(ctx, args[1:])
 	case emulate:
 		return runEmulate(ctx, args[1:])
 	case floorStore:
@@ -54,7 +63,7 @@ func run(ctx context.Context, args []string) error {
 	case floorHost:
 		return runFloorHost(args[1:])
 	}
-	return fmt.Errorf("unknown benchmark %q: there are install and onprem", args[0])
+	return fmt.Errorf("unknown benchmark %q: there are install, onprem and catalog", args[0])
 }
 
 // settings of a run, from its flags.

@@ -231,4 +231,3 @@ func TestUniverse(t *testing.T) {
 	b.no(cosmos.Describe, `{"packageName":"kafak"}`, 400, "PackageNotFound", "Package [kafak] not found. Did you mean kafka")
 	b.no(cosmos.Describe, `{"packageName":"kafka","packageVersion":"1.1.19"}`, 400, "VersionNotFound", "Version [1.1.19] of package [kafka] not found")
 }
-

@@ -23,7 +23,7 @@ import (
 // The list of repositories is one record, because their order is part of it.
 const (
 	kindRepositories state.Kind = "package-repositories"
-	idRepositories              = "list"
+	idRepositories   string     = "list"
 )
 
 // standard is the list of a cluster that was never given another.

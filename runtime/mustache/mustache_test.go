@@ -153,8 +153,7 @@ func TestBounds(t *testing.T) {
 	for i := range long {
 		long[i] = i
 	}
-	var endless mustache.Lambda
-	endless = func(text string, render func(string) (string, error)) (string, error) {
+	var endless mustache.Lambda = func(text string, render func(string) (string, error)) (string, error) {
 		return render("{{#f}}" + text + "{{/f}}")
 	}
 	loops := strings.Repeat("{{#l}}", 20) + strings.Repeat("{{/l}}", 20)

@@ -134,16 +134,16 @@ func (r *Report) describe(e *jsonschema.ValidationError, at string, root any) {
 	case *kind.Type:
 		found := typeName(value(root, e.InstanceLocation), k.Got)
 		r.Found, r.Expected = found, k.Want
-		r.Message = fmt.Sprintf("instance type (%s) does not match any allowed primitive type (allowed: %s)", found, list(k.Want))
+		r.Message = fmt.Sprintf("instance type (%s) does not match any allowed primitive type (allowed: %s)", found, text(k.Want))
 	case *kind.Required:
 		r.Missing, r.Fields = k.Missing, within(k.Missing)
-		r.Message = fmt.Sprintf("object has missing required properties (%s)", list(k.Missing))
+		r.Message = fmt.Sprintf("object has missing required properties (%s)", text(k.Missing))
 	case *kind.AdditionalProperties:
 		r.Unwanted, r.Fields = k.Properties, within(k.Properties)
-		r.Message = "object instance has properties which are not allowed by the schema: " + list(k.Properties)
+		r.Message = "object instance has properties which are not allowed by the schema: " + text(k.Properties)
 	case *kind.Enum:
 		r.Found = k.Got
-		r.Message = fmt.Sprintf("instance value (%s) not found in enum (possible values: %s)", list(k.Got), list(k.Want))
+		r.Message = fmt.Sprintf("instance value (%s) not found in enum (possible values: %s)", text(k.Got), text(k.Want))
 	case *kind.Minimum:
 		r.Found = number(k.Got)
 		r.Message = fmt.Sprintf("numeric instance is lower than the required minimum (minimum: %s, found: %s)", number(k.Want), number(k.Got))
@@ -154,9 +154,9 @@ func (r *Report) describe(e *jsonschema.ValidationError, at string, root any) {
 		r.Found = k.Got
 		r.Message = fmt.Sprintf("ECMA 262 regex %q does not match input string %q", k.Want, k.Got)
 	case *kind.MinLength:
-		r.Message = fmt.Sprintf("string %s is too short (length: %d, required minimum: %d)", list(value(root, e.InstanceLocation)), k.Got, k.Want)
+		r.Message = fmt.Sprintf("string %s is too short (length: %d, required minimum: %d)", text(value(root, e.InstanceLocation)), k.Got, k.Want)
 	case *kind.MaxLength:
-		r.Message = fmt.Sprintf("string %s is too long (length: %d, maximum allowed: %d)", list(value(root, e.InstanceLocation)), k.Got, k.Want)
+		r.Message = fmt.Sprintf("string %s is too long (length: %d, maximum allowed: %d)", text(value(root, e.InstanceLocation)), k.Got, k.Want)
 	case *kind.MinItems:
 		r.Message = fmt.Sprintf("array is too short: must have at least %d elements but instance has %d elements", k.Want, k.Got)
 	case *kind.MaxItems:
@@ -238,7 +238,7 @@ func number(r *big.Rat) json.Number {
 	return json.Number(strconv.FormatFloat(f, 'g', -1, 64))
 }
 
-func list(v any) string {
+func text(v any) string {
 	b, err := json.Marshal(v)
 	if err != nil {
 		return fmt.Sprint(v)

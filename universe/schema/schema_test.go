@@ -194,3 +194,34 @@ func TestNearest(t *testing.T) {
 		}
 	}
 }
+
+func TestCache(t *testing.T) {
+	text := func(n int) []byte { return []byte(`{"title":"` + strings.Repeat("x", n) + `"}`) }
+	c := schema.NewCache(1000)
+	get := func(n int) *schema.Config {
+		config, err := c.Config(text(n))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return config
+	}
+	a, b := get(400), get(401)
+	if get(400) != a || get(401) != b {
+		t.Error("what is cached is made again")
+	}
+	get(400)
+	get(402) // for which the one used longest ago goes
+	if get(400) != a || get(401) == b {
+		t.Error("another goes than the one used longest ago")
+	}
+	if get(5000) == get(400) { // one alone may be larger than all
+		t.Error("two are one")
+	}
+	if _, err := c.Config([]byte("{")); err == nil {
+		t.Error("no JSON is a config.json")
+	}
+	var none *schema.Cache
+	if _, err := none.Config(text(1)); err != nil {
+		t.Error(err)
+	}
+}

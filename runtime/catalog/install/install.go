@@ -24,6 +24,10 @@ import (
 // ownRegistry begins the name of an image that the cluster itself must have.
 const ownRegistry = "registry.dcos/"
 
+// configBytes bounds the config.json files that are kept ready to check options;
+// those of the public Universe were 5 MB, without repetition.
+const configBytes = 5 << 20
+
 // Options are what an installer needs; all are required.
 type Options struct {
 	Index        func() *index.Index
@@ -42,6 +46,7 @@ type Installer struct {
 	operator operator
 	hasImage func(ctx context.Context, image string) (bool, error)
 	plans    *http.Client // of SDK services, to their hosts
+	configs  *schema.Cache
 	log      *slog.Logger
 	wake     chan struct{}
 }
@@ -51,6 +56,7 @@ func New(o Options) *Installer {
 	return &Installer{
 		index: o.Index, marathon: marathon{o.Orchestrator}, mesos: mesos{o.Master}, operator: operator{o.Services},
 		hasImage: o.HasImage, plans: &http.Client{Timeout: 10 * time.Second}, log: o.Log, wake: make(chan struct{}, 1),
+		configs: schema.NewCache(configBytes),
 	}
 }
 
@@ -93,7 +99,7 @@ func (i *Installer) Render(req cosmos.RenderRequest) (*render.Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	return render.Render(render.Input{Package: p, Packed: e.Packed, Source: e.Source, Profile: req.Profile, Options: options, AppID: rooted(req.AppID)})
+	return render.Render(render.Input{Package: p, Packed: e.Packed, Source: e.Source, Profile: req.Profile, Options: options, AppID: rooted(req.AppID), Configs: i.configs})
 }
 
 // Install installs a package. What can be known beforehand is, before anything
@@ -112,10 +118,10 @@ func (i *Installer) Install(ctx context.Context, req cosmos.InstallRequest) (*co
 		return nil, err
 	}
 	if p.Marathon == nil && p.Service == nil {
-		_, err := render.Resolve(p, req.Profile, options)
+		_, err := render.Resolve(i.configs, p, req.Profile, options)
 		return done, err
 	}
-	in := render.Input{Package: p, Packed: e.Packed, Source: e.Source, Profile: req.Profile, Options: options, AppID: rooted(req.AppID)}
+	in := render.Input{Package: p, Packed: e.Packed, Source: e.Source, Profile: req.Profile, Options: options, AppID: rooted(req.AppID), Configs: i.configs}
 	out, err := render.Render(in)
 	if err != nil {
 		return nil, err

@@ -237,16 +237,16 @@ func (i *Installer) Describe(ctx context.Context, req cosmos.ServiceDescribeRequ
 	if answer.UserProvidedOptions, err = json.Marshal(options); err != nil {
 		return nil, failure.Unhandled(err)
 	}
-	answer.ResolvedOptions, err = resolved(p, options)
+	answer.ResolvedOptions, err = i.resolved(p, options)
 	return answer, err
 }
 
 // resolved are options over the defaults, whether or not they satisfy the
 // schema: they are those of something that runs.
-func resolved(p *cosmos.Package, options map[string]any) (json.RawMessage, error) {
+func (i *Installer) resolved(p *cosmos.Package, options map[string]any) (json.RawMessage, error) {
 	all := options
 	if p.Config != nil {
-		config, err := schema.ParseConfig(p.Config)
+		config, err := i.configs.Config(p.Config)
 		if err != nil {
 			return nil, failure.Unhandled(err)
 		}

@@ -35,7 +35,7 @@ func (i *Installer) Update(ctx context.Context, req cosmos.ServiceUpdateRequest)
 			return nil, err
 		}
 	}
-	in := render.Input{Package: p, Packed: packed, Source: source}
+	in := render.Input{Package: p, Packed: packed, Source: source, Configs: i.configs}
 	if in.Options, err = wanted(p, now, req); err != nil {
 		return nil, err
 	}
@@ -113,7 +113,7 @@ func (i *Installer) inPlace(in render.Input, now installation, current *cosmos.P
 		return out, nil
 	}
 	if before, known := stored(now); known {
-		was, err := render.Render(render.Input{Package: current, Packed: in.Packed, Options: before})
+		was, err := render.Render(render.Input{Package: current, Packed: in.Packed, Options: before, Configs: i.configs})
 		if err == nil && idOf(was) == now.id {
 			return nil, failure.AppIDChanged(now.id, id)
 		}

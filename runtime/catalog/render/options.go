@@ -17,8 +17,8 @@ type Options struct {
 }
 
 // Resolve brings a package's defaults, one of its profiles ("" for none) and
-// the user's options together, and checks the outcome.
-func Resolve(p *cosmos.Package, profile string, given map[string]any) (Options, error) {
+// the user's options together, and checks the outcome. Configs may be nil.
+func Resolve(configs *schema.Cache, p *cosmos.Package, profile string, given map[string]any) (Options, error) {
 	o := Options{User: schema.Merge(nil, given)}
 	if profile != "" {
 		below, err := Profile(p, profile)
@@ -34,7 +34,7 @@ func Resolve(p *cosmos.Package, profile string, given map[string]any) (Options, 
 		}
 		return o, nil
 	}
-	config, err := schema.ParseConfig(p.Config)
+	config, err := configs.Config(p.Config)
 	if err != nil {
 		return o, badConfig(p, err)
 	}

@@ -47,6 +47,7 @@ type Input struct {
 	Profile string          // "" for none
 	Options map[string]any  // as the user gave them
 	AppID   string          // "" for the one that the template has
+	Configs *schema.Cache   // nil: none
 }
 
 // Result is what is to run: App or Service.
@@ -64,9 +65,9 @@ func Render(in Input) (*Result, error) {
 		return nil, failure.TemplateNotFound(p.Name, p.Version)
 	}
 	if p.Service != nil && in.AppID != "" {
-		in.Options = named(p, in.Options, in.AppID)
+		in.Options = named(in)
 	}
-	options, err := Resolve(p, in.Profile, in.Options)
+	options, err := Resolve(in.Configs, p, in.Profile, in.Options)
 	if err != nil {
 		return nil, err
 	}
@@ -92,12 +93,15 @@ func Render(in Input) (*Result, error) {
 
 // named makes the wanted id of a service the option service.name, where a
 // package has one: the name may stand elsewhere in its template too.
-func named(p *cosmos.Package, given map[string]any, appID string) map[string]any {
-	config, err := schema.ParseConfig(p.Config)
-	if err != nil || !config.Has("service", "name") {
-		return given
+func named(in Input) map[string]any {
+	if in.Package.Config == nil {
+		return in.Options
 	}
-	return schema.Merge(given, map[string]any{"service": map[string]any{"name": strings.Trim(appID, "/")}})
+	config, err := in.Configs.Config(in.Package.Config)
+	if err != nil || !config.Has("service", "name") {
+		return in.Options
+	}
+	return schema.Merge(in.Options, map[string]any{"service": map[string]any{"name": strings.Trim(in.AppID, "/")}})
 }
 
 func text(template []byte, seen map[string]any) (string, error) {

@@ -1,0 +1,23 @@
+package render_test
+
+import (
+	"testing"
+
+	"dcos.example/dcos/runtime/catalog/render"
+)
+
+// BenchmarkRender is one rendering of each of the revisions that can be.
+func BenchmarkRender(b *testing.B) {
+	revisions, err := universe()
+	if err != nil {
+		b.Fatal(err)
+	}
+	for i := 0; b.Loop(); i++ {
+		r := revisions[i%len(revisions)]
+		p, err := r.Packed.Package()
+		if err != nil {
+			b.Fatal(err)
+		}
+		_, _ = render.Render(render.Input{Package: p, Packed: r.Packed}) // some cannot be
+	}
+}
