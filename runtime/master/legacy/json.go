@@ -2,6 +2,7 @@ package legacy
 
 import (
 	"encoding/json"
+	"math"
 	"strconv"
 
 	"google.golang.org/protobuf/proto"
@@ -10,6 +11,17 @@ import (
 	"dcos.example/dcos/runtime/api/wire"
 	"dcos.example/dcos/runtime/resource"
 )
+
+// limit is a task's limit of a resource. None is infinite, which is no number
+// in JSON: Mesos writes the word.
+type limit float64
+
+func (l limit) MarshalJSON() ([]byte, error) {
+	if math.IsInf(float64(l), 1) {
+		return []byte(`"Infinity"`), nil
+	}
+	return json.Marshal(float64(l))
+}
 
 // resources is the model that all endpoints share: scalars as numbers, of
 // which cpus, gpus, mem and disk are always there; ranges and sets as text.

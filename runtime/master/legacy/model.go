@@ -91,21 +91,21 @@ type status struct {
 }
 
 type taskModel struct {
-	ID          string             `json:"id"`
-	Name        string             `json:"name"`
-	Framework   string             `json:"framework_id"`
-	Executor    string             `json:"executor_id"`
-	Slave       string             `json:"slave_id"`
-	State       string             `json:"state"`
-	Resources   resources          `json:"resources"`
-	Limits      map[string]float64 `json:"limits,omitempty"`
-	Role        string             `json:"role"`
-	Statuses    []status           `json:"statuses"`
-	User        string             `json:"user,omitempty"`
-	Labels      []message          `json:"labels,omitempty"`
-	Discovery   json.Marshaler     `json:"discovery,omitempty"`
-	Container   json.Marshaler     `json:"container,omitempty"`
-	HealthCheck json.Marshaler     `json:"health_check,omitempty"`
+	ID          string           `json:"id"`
+	Name        string           `json:"name"`
+	Framework   string           `json:"framework_id"`
+	Executor    string           `json:"executor_id"`
+	Slave       string           `json:"slave_id"`
+	State       string           `json:"state"`
+	Resources   resources        `json:"resources"`
+	Limits      map[string]limit `json:"limits,omitempty"`
+	Role        string           `json:"role"`
+	Statuses    []status         `json:"statuses"`
+	User        string           `json:"user,omitempty"`
+	Labels      []message        `json:"labels,omitempty"`
+	Discovery   json.Marshaler   `json:"discovery,omitempty"`
+	Container   json.Marshaler   `json:"container,omitempty"`
+	HealthCheck json.Marshaler   `json:"health_check,omitempty"`
 }
 
 func newTask(t *mesos.Task, f core.FrameworkView) taskModel {
@@ -121,9 +121,9 @@ func newTask(t *mesos.Task, f core.FrameworkView) taskModel {
 	}
 	for name, v := range t.Limits {
 		if m.Limits == nil {
-			m.Limits = map[string]float64{}
+			m.Limits = map[string]limit{}
 		}
-		m.Limits[name] = v.GetValue()
+		m.Limits[name] = limit(v.GetValue())
 	}
 	return m
 }

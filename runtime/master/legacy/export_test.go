@@ -1,0 +1,4 @@
+package legacy
+
+// Limit is how a limit is written.
+type Limit = limit
