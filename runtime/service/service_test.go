@@ -445,13 +445,26 @@ func TestAgentAway(t *testing.T) {
 	})
 }
 
+// variable is one of a task's environment.
+func variable(info *mesos.TaskInfo, name string) string {
+	for _, v := range info.GetCommand().GetEnvironment().GetVariables() {
+		if v.GetName() == name {
+			return v.GetValue()
+		}
+	}
+	return ""
+}
+
 func TestReplaceAndGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMaster(t, 5, room)
 		r := newRig(t, m, memory.New())
 		r.put(kafka)
 		r.untilPlan("deploy", api.Complete, 20*time.Second)
-		host, volume := m.where()["kafka-0-broker"], volumeOf(m.last("kafka-0-broker"))
+		volume, address := volumeOf(m.last("kafka-0-broker")), variable(m.last("kafka-0-broker"), "MESOS_CONTAINER_IP")
+		if got := variable(m.last("kafka-0-broker"), "POD_REPLACED"); got != "" {
+			t.Errorf("the first of all is told that it is made anew for %s", got)
+		}
 		if _, err := r.find("kafka").ReplacePod(t.Context(), "kafka-0"); err != nil {
 			t.Fatal(err)
 		}
@@ -460,13 +473,15 @@ func TestReplaceAndGone(t *testing.T) {
 		if volumeOf(m.last("kafka-0-broker")) == volume || m.launches("kafka-0-format") != 2 {
 			t.Error("not made anew")
 		}
+		if got := variable(m.last("kafka-0-broker"), "POD_REPLACED"); got != address || got == "" {
+			t.Errorf("it is told that it is made anew for %q, which was at %q", got, address)
+		}
 		if strings.Contains(m.leftovers(), volume) {
 			t.Error(m.leftovers())
 		}
 		if !strings.HasPrefix(r.plan("deploy"), "COMPLETE") {
 			t.Error(r.plan("deploy"))
 		}
-		_ = host
 		dead := m.where()["kafka-2-broker"]
 		m.die(dead)
 		r.until("it is elsewhere", 30*time.Second, func() bool { h := m.where()["kafka-2-broker"]; return h != "" && h != dead })

@@ -376,6 +376,9 @@ func (e *Engine) renew(i *instance, now time.Time) {
 	e.log.Info("instance is made anew", "pod", i.id.String(), "host", i.rec.Place.Host, "reason", i.rec.Replace)
 	e.giveUp(i, now)
 	if e.deployed(i) {
+		if !i.rec.Anew {
+			i.rec.Replaced = i.rec.Address
+		}
 		i.rec.Anew = true
 	} else {
 		i.rec.Done, i.rec.Step = nil, "" // deploy does it, from its first step

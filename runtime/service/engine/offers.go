@@ -389,7 +389,7 @@ func (e *Engine) prepare(a offered, w want, p match.Placed) ([]launch.Task, erro
 		t := launch.Task{
 			Spec: c.Spec, Instance: i.id, Name: name, ID: taskID(e.name, launch.FullName(i.id, name)), ConfigID: c.ID,
 			Agent: a.ID, Place: a.Place, Address: a.address, Ports: p.Ports, Resources: p.Tasks[k], Secrets: secrets, Env: w.env,
-			Paused: i.rec.Paused[name],
+			Paused: i.rec.Paused[name], Replaced: i.rec.Replaced,
 		}
 		if _, err := launch.Info(t); err != nil {
 			return nil, err

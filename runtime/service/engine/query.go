@@ -297,6 +297,7 @@ func (e *Engine) launched(i *instance, name string, t *taskRecord) launch.Task {
 	return launch.Task{
 		Spec: c.Spec, Instance: i.id, Name: name, ID: t.ID, ConfigID: t.Config, Agent: i.rec.Agent, Place: i.rec.Place,
 		Address: i.rec.Address, Ports: i.rec.Ports, Resources: match.Reserved(e.role, i.rec.Reservation, spec.Of(def), ports), Paused: t.Idle,
+		Replaced: i.rec.Replaced,
 	}
 }
 

@@ -83,6 +83,9 @@ type podRecord struct {
 	// Anew: it is made again elsewhere, though deployed before.
 	Anew         bool `json:"anew,omitempty"`
 	Decommission bool `json:"decommission,omitempty"`
+	// Replaced is the address that it had before it was made anew, where it
+	// last was deployed whole.
+	Replaced string `json:"replaced,omitempty"`
 }
 
 type volumeRecord struct {

@@ -57,6 +57,9 @@ type Task struct {
 	Env map[string]string
 	// Paused starts a process that does nothing in place of the task's own.
 	Paused bool
+	// Replaced is the address of the instance that this one was made anew for,
+	// without its data; "" for the first.
+	Replaced string
 	// Files are added to those of the spec: keys and certificates.
 	Files []File
 }
@@ -119,6 +122,9 @@ func Environment(t Task) map[string]string {
 		"REGION":                 t.Place.Region,
 		"TASK_CPUS":              strconv.FormatFloat(def.CPUs, 'f', -1, 64),
 		"TASK_MEMORY":            strconv.FormatFloat(def.Memory, 'f', -1, 64),
+	}
+	if t.Replaced != "" {
+		env["POD_REPLACED"] = t.Replaced
 	}
 	for name, p := range def.Ports.All() {
 		env[p.EnvKey] = strconv.Itoa(t.Ports[PortKey(t.Name, name)])
