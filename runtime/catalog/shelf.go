@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/url"
 	"slices"
@@ -28,6 +29,10 @@ const (
 
 // standard is the list of a cluster that was never given another.
 var standard = []cosmos.Repository{{Name: "Universe", URI: "file:/opt/dcos/current/packages/repo.json"}}
+
+// errNoPackages is no fault: packages are put into a release by whoever wants
+// them.
+var errNoPackages = fault.Newf("fetch repository", fault.NotFound, "this release came without packages; `dcos-install bundle add` puts them into one")
 
 // How often it is looked whether a repository has something new, and how soon
 // again after it could not be read.
@@ -219,8 +224,12 @@ func (s *shelf) fetch(ctx context.Context, uri string, p *place) (changed bool, 
 	if ctx.Err() != nil {
 		return false, ctx.Err()
 	}
+	level := slog.LevelWarn
+	if uri == standard[0].URI && errors.Is(err, fs.ErrNotExist) {
+		err, level = errNoPackages, slog.LevelInfo
+	}
 	if err != nil && (before == nil || before.Error() != err.Error()) {
-		s.log.Warn("fetch repository", "uri", uri, "err", err)
+		s.log.Log(ctx, level, "fetch repository", "uri", uri, "err", err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -104,7 +104,7 @@ func (p *packages) follow(ctx context.Context, cl *client.Client, pkg cosmos.Pac
 	if pkg.Service == nil {
 		return wait.App(ctx, p.Console, cl, app)
 	}
-	if err := wait.Follow(ctx, p.Console, cl, name, "deploy"); err != nil {
+	if err := wait.Deployed(ctx, p.Console, cl, name); err != nil {
 		return err
 	}
 	fmt.Fprintf(p.Stdout, "Service %s is running.\n", name)
@@ -260,7 +260,7 @@ func (p *packages) repoList() *cobra.Command {
 		for _, r := range out.Repositories {
 			fmt.Fprintf(p.Stdout, "%s: %s\n", r.Name, r.URI)
 			if r.Error != "" {
-				fmt.Fprintf(p.Stderr, "Warning: %s could not be read: %s\n", r.Name, r.Error)
+				fmt.Fprintf(p.Stderr, "Warning: %s: %s\n", r.Name, r.Error)
 			}
 		}
 		if len(out.Repositories) == 0 {

@@ -41,6 +41,19 @@ func (w *Wait) Follow(ctx context.Context, con *console.Console, cl *client.Clie
 	})
 }
 
+// Deployed follows a service until it is as its configuration says: with all
+// that is to be, and without instances that are no longer wanted.
+func (w *Wait) Deployed(ctx context.Context, con *console.Console, cl *client.Client, name string) error {
+	if err := w.Follow(ctx, con, cl, name, "deploy"); err != nil {
+		return err
+	}
+	err := w.Follow(ctx, con, cl, name, "decommission")
+	if fault.Is(err, fault.NotFound) { // a scheduler that never does that
+		return nil
+	}
+	return err
+}
+
 // Gone waits until there is no such service any more.
 func (w *Wait) Gone(ctx context.Context, con *console.Console, cl *client.Client, name string) error {
 	s := &service{con, name}

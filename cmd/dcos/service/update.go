@@ -160,7 +160,11 @@ func (u *Update) Start(ctx context.Context, con *console.Console) error {
 		fmt.Fprintf(con.Stdout, "The update has begun; `dcos %s update status` shows how far it is.\n", u.Name)
 		return nil
 	}
-	return u.Wait.Follow(ctx, con, cl, u.Name, "deploy")
+	if err := u.Wait.Deployed(ctx, con, cl, u.Name); err != nil {
+		return err
+	}
+	fmt.Fprintf(con.Stdout, "Service %s is as it is wanted.\n", u.Name)
+	return nil
 }
 
 // Wait is whether a command waits for what it started.
