@@ -166,24 +166,34 @@ const goes = 2
 
 // Continue undoes Interrupt, and lets a canary go on.
 func (e *Engine) Continue(ctx context.Context, name, phase string) (changed bool, err error) {
+	// Only a canary counts how often it was continued: to tell another plan
+	// again what it does already changes nothing.
+	again := func(s plan.Strategy, n int) int {
+		if !s.Canary() {
+			return n
+		}
+		return min(n+1, goes)
+	}
 	return e.tell(ctx, name, phase, func(p plan.Plan, whole *plan.Control, part *plan.PhaseControl) bool {
 		if part != nil {
 			was := *part
-			part.Interrupted, part.Go = false, min(part.Go+1, goes)
+			ph, _, _ := p.Find(phase, "") // it is there: part is its
+			part.Interrupted, part.Go = false, again(ph.Strategy, part.Go)
 			return was != *part
 		}
 		was, n := whole.Interrupted, whole.Go
-		whole.Interrupted, whole.Go = false, min(whole.Go+1, goes)
+		whole.Interrupted, whole.Go = false, again(p.Strategy, n)
 		changed := was || n != whole.Go
 		// A plan with one phase: who continues it means its canary.
 		if len(p.Phases) == 1 {
-			pc := whole.Phases[p.Phases[0].ID]
+			ph := &p.Phases[0]
+			pc := whole.Phases[ph.ID]
 			old := pc
-			pc.Interrupted, pc.Go = false, min(pc.Go+1, goes)
+			pc.Interrupted, pc.Go = false, again(ph.Strategy, pc.Go)
 			if whole.Phases == nil {
 				whole.Phases = map[string]plan.PhaseControl{}
 			}
-			whole.Phases[p.Phases[0].ID] = pc
+			whole.Phases[ph.ID] = pc
 			changed = changed || old != pc
 		}
 		return changed

@@ -105,7 +105,7 @@ func (g gate) opens(i int, complete func(int) bool) access {
 		return shut
 	case g.interrupted:
 		return waits
-	case g.strategy.canary() && g.proceeds == 0, g.strategy.canary() && g.proceeds == 1 && i > 0:
+	case g.strategy.Canary() && g.proceeds == 0, g.strategy.Canary() && g.proceeds == 1 && i > 0:
 		return waits
 	}
 	return opened
@@ -153,7 +153,7 @@ func (v *View) phase(ph Phase, pv *PhaseView, c Control, open access) {
 		// Its turn in the phase: which steps before it are complete is what a
 		// serial strategy asks, and nextOf has answered.
 		at := gate{Parallel, g.interrupted, 0}.opens(j, nil)
-		if g.strategy.canary() && at == opened {
+		if g.strategy.Canary() && at == opened {
 			at = gate{ParallelCanary, false, g.proceeds}.opens(j, nil)
 		}
 		if open == waits || at == waits {

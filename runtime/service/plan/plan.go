@@ -34,7 +34,8 @@ const (
 	ParallelCanary Strategy = "parallel-canary"
 )
 
-func (s Strategy) canary() bool { return s == Canary || s == SerialCanary || s == ParallelCanary }
+// Canary reports whether people let it go on.
+func (s Strategy) Canary() bool { return s == Canary || s == SerialCanary || s == ParallelCanary }
 
 func (s Strategy) parallel() bool { return s == Parallel || s == ParallelCanary }
 
