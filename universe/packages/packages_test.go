@@ -4,9 +4,10 @@ package packages_test
 
 import (
 	"encoding/json"
+	"errors"
+	"flag"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -15,11 +16,16 @@ import (
 	"dcos.example/dcos/runtime/api/service"
 	"dcos.example/dcos/runtime/catalog/envelope"
 	"dcos.example/dcos/runtime/catalog/render"
-	"dcos.example/dcos/runtime/mustache"
+	"dcos.example/dcos/runtime/placement"
+	"dcos.example/dcos/runtime/service/launch"
+	"dcos.example/dcos/runtime/service/plan"
 	"dcos.example/dcos/runtime/service/spec"
 	"dcos.example/dcos/universe/images/recipe"
 	"dcos.example/dcos/universe/schema"
 )
+
+// write is where to look at what the operator would send with the tasks.
+var write = flag.String("write", "", "folder that rendered configs are written to")
 
 // budget is what all instances of a package's small profile may need, in MiB.
 var budget = map[string]float64{"kafka": 1536, "cassandra": 3072, "hdfs": 3072, "spark": 2048}
@@ -129,10 +135,8 @@ func one(t *testing.T, p *cosmos.Package, profile string) {
 	var total float64
 	for name, pod := range s.Pods.All() {
 		total += float64(pod.Count) * spec.Need(s, name).Mem.Float()
-		for task, def := range pod.Tasks.All() {
-			for _, c := range def.Configs.All() {
-				rendered(t, s, task, def, c)
-			}
+		for task := range pod.Tasks.All() {
+			rendered(t, s, name, task)
 		}
 	}
 	if most := budget[p.Name]; profile == "small" && most > 0 && total > most {
@@ -140,33 +144,36 @@ func one(t *testing.T, p *cosmos.Package, profile string) {
 	}
 }
 
-// rendered renders a config over what the task's environment surely has.
-func rendered(t *testing.T, s *service.Spec, task string, def *service.Task, c *service.Config) {
+// rendered renders the configs of a task as the operator does at its launch.
+func rendered(t *testing.T, s *service.Spec, pod, task string) {
 	t.Helper()
-	env := map[string]any{
-		"FRAMEWORK_NAME": s.Name, "FRAMEWORK_HOST": spec.Domain(s.Name), "FRAMEWORK_VIP_HOST": spec.VIPDomain(s.Name),
-		"TASK_NAME": "x-0-" + task, "POD_INSTANCE_INDEX": "0", "HOST_IP": "192.0.2.1", "MESOS_CONTAINER_IP": "192.0.2.1",
+	of := launch.Task{
+		Spec: s, Instance: plan.Instance{Pod: pod}, Name: task, Address: "192.0.2.1",
+		Place: placement.Place{Host: "192.0.2.1"}, Ports: map[string]int{}, Secrets: map[string]string{},
 	}
-	for _, p := range def.Ports.All() {
-		env[p.EnvKey] = strconv.Itoa(p.Port)
+	def := s.Pods.Get(pod).Tasks.Get(task)
+	for name, p := range def.Ports.All() {
+		of.Ports[launch.PortKey(task, name)] = max(p.Port, 1)
 	}
-	for k, v := range def.Env {
-		env[k] = v
-		if b, err := strconv.ParseBool(v); err == nil && slices.Contains([]string{"true", "false"}, strings.ToLower(v)) {
-			env[k] = b
+	for name, secret := range s.Secrets {
+		of.Secrets[name] = secret.Value + strings.Repeat("x", secret.Generate)
+	}
+	values := launch.Values(of, s.Pods.Get(pod), launch.Environment(of))
+	for _, c := range def.Configs.All() {
+		text, err := launch.Render(s.Templates[c.Template], values)
+		if err != nil {
+			t.Errorf("%s: %v", c.Template, err)
 		}
-	}
-	parsed, err := mustache.Parse(s.Templates[c.Template])
-	if err != nil {
-		t.Fatal(err)
-	}
-	text, err := parsed.Render(env, mustache.Options{Strict: true})
-	if err != nil {
-		t.Errorf("%s: %v", c.Template, err)
-	}
-	for i, line := range strings.Split(text, "\n") {
-		if strings.HasSuffix(line, "=") {
-			t.Errorf("%s has nothing on line %d: %s", c.Template, i+1, line)
+		if *write != "" {
+			file := filepath.Join(*write, filepath.FromSlash(t.Name()), launch.FullName(of.Instance, task)+strings.ReplaceAll(c.Dest, "/", "_"))
+			if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, []byte(text), 0o644)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for i, line := range strings.Split(text, "\n") {
+			if strings.HasSuffix(line, "=") {
+				t.Errorf("%s has nothing on line %d: %s", c.Template, i+1, line)
+			}
 		}
 	}
 }
