@@ -356,6 +356,9 @@ func (b *Builder) mavenPart(ctx context.Context, s *stage, locked *lock.File, at
 	for _, e := range want.Exclude {
 		request = append(request, "-"+e)
 	}
+	for _, o := range want.Omit {
+		request = append(request, "-file "+o)
+	}
 	for _, m := range want.Managed {
 		request = append(request, "="+m)
 	}
@@ -369,16 +372,20 @@ func (b *Builder) mavenPart(ctx context.Context, s *stage, locked *lock.File, at
 		m.Artifacts = locked.Maven[at].Artifacts
 		err = b.maven.Fetch(ctx, m.Artifacts)
 	} else {
-		m.Artifacts, err = b.maven.Resolve(ctx, maven.Set(struct{ Artifacts, Exclude, Managed []string }{want.Artifacts, want.Exclude, want.Managed}))
+		m.Artifacts, err = b.maven.Resolve(ctx, maven.Set{Artifacts: want.Artifacts, Exclude: want.Exclude, Managed: want.Managed})
+		m.Artifacts = slices.DeleteFunc(m.Artifacts, func(j lock.Jar) bool {
+			return slices.ContainsFunc(want.Omit, func(o string) bool { ok, _ := filepath.Match(o, j.Base()); return ok })
+		})
 	}
 	if err != nil {
 		return nil, err
 	}
 	jars := map[string]string{} // file → sum
 	input := struct {
-		Into  string
-		Maven []string
-	}{Into: want.Into}
+		Into   string
+		Unpack []string
+		Maven  []string
+	}{Into: want.Into, Unpack: want.Unpack}
 	for _, j := range m.Artifacts {
 		if sum, twice := jars[j.Base()]; twice && sum != j.SHA256 {
 			return nil, fmt.Errorf("two artifacts have the file name %s: exclude one, or give it a set of its own", j.Base())
@@ -388,6 +395,12 @@ func (b *Builder) mavenPart(ctx context.Context, s *stage, locked *lock.File, at
 	}
 	return b.layers.Get(input, func(w *layer.Writer) error {
 		for _, j := range m.Artifacts {
+			if want.Unpack != nil {
+				if err := addMembers(w, want.Into, want.Unpack, b.files.Path(j.SHA256)); err != nil {
+					return fmt.Errorf("unpack %s: %w", j, err)
+				}
+				continue
+			}
 			if err := addFile(w, want.Into+"/"+j.Base(), 0o644, b.files.Path(j.SHA256)); err != nil {
 				return err
 			}

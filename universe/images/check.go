@@ -71,8 +71,8 @@ func inside(ctx context.Context, root string, i *Built, command string, limit ti
 	defer stop()
 	user := i.config.User
 	// The namespaces are made by unshare; loopback comes up before the user changes.
-	script := `mount -t proc proc "$0/proc" && ip link set lo up && exec chroot --userspec="$1" "$0" /bin/sh -c "$2"`
-	cmd := exec.CommandContext(ctx, "unshare", "--net", "--pid", "--mount", "--fork", "--kill-child", "sh", "-c", script, root, user, command)
+	script := `mount --bind "$0" "$0" && cd "$0" && mount -t proc proc "$0/proc" && ip link set lo up && hostname image && exec chroot --userspec="$1" "$0" /bin/sh -c "$2"`
+	cmd := exec.CommandContext(ctx, "unshare", "--net", "--uts", "--pid", "--mount", "--fork", "--kill-child", "sh", "-c", script, root, user, command)
 	cmd.Env = i.config.Env
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
@@ -111,6 +111,9 @@ func (b *Builder) unpack(i *Built, root string) error {
 		if err := os.Chmod(file, 0o666); err != nil {
 			return err
 		}
+	}
+	if err := os.WriteFile(filepath.Join(root, "etc", "hosts"), []byte("127.0.0.1 localhost image\n"), 0o644); err != nil {
+		return err
 	}
 	return os.Symlink("/proc/self/fd", filepath.Join(root, "dev", "fd"))
 }

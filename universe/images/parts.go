@@ -1,11 +1,13 @@
 package images
 
 import (
+	"archive/zip"
 	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -113,4 +115,29 @@ func addTree(w *layer.Writer, into, dir string) error {
 		}
 		return addFile(w, to, mode, file)
 	})
+}
+
+// addMembers writes the files below folders of a zip.
+func addMembers(w *layer.Writer, into string, folders []string, file string) error {
+	z, err := zip.OpenReader(file)
+	if err != nil {
+		return err
+	}
+	defer z.Close()
+	slices.SortFunc(z.File, func(a, b *zip.File) int { return strings.Compare(a.Name, b.Name) })
+	for _, e := range z.File {
+		if !filepath.IsLocal(e.Name) || strings.HasSuffix(e.Name, "/") ||
+			!slices.ContainsFunc(folders, func(f string) bool { return strings.HasPrefix(e.Name, f+"/") }) {
+			continue
+		}
+		r, err := e.Open()
+		if err != nil {
+			return err
+		}
+		err = w.File(into+"/"+e.Name, 0o644, int64(e.UncompressedSize64), layer.Owner{}, r)
+		if err := errors.Join(err, r.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
 }

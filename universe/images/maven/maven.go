@@ -32,8 +32,18 @@ type Source struct {
 
 // New returns a source that keeps its state in dir.
 func New(dir string, files *store.Store) (*Source, error) {
-	return &Source{dir: dir, files: files}, os.MkdirAll(dir, 0o755)
+	if err := os.MkdirAll(filepath.Join(dir, "none"), 0o755); err != nil {
+		return nil, err
+	}
+	none := fmt.Sprintf(settings, "file://"+filepath.Join(dir, "none"))
+	return &Source{dir: dir, files: files}, os.WriteFile(filepath.Join(dir, "settings.xml"), []byte(none), 0o644)
 }
+
+// settings stand below the user's own. Projects name repositories of theirs,
+// mirrors and snapshots, which are not asked: the central one has what is
+// released.
+const settings = `<settings><mirrors><mirror><id>none</id><mirrorOf>*,!central</mirrorOf><url>%s</url></mirror></mirrors></settings>
+`
 
 // Set is what is resolved together.
 type Set struct{ Artifacts, Exclude, Managed []string }
@@ -218,7 +228,7 @@ func (s *Source) project(p project) (string, error) {
 
 func (s *Source) mvn(ctx context.Context, dir string, args ...string) error {
 	cmd := exec.CommandContext(ctx, "mvn", append([]string{"-B", "-ntp", "-q", "-C", "-Dstyle.color=never",
-		"-Dmaven.repo.local=" + filepath.Join(s.dir, "repository"), "-Dmaven.artifact.threads=8"}, args...)...)
+		"-gs", filepath.Join(s.dir, "settings.xml"), "-Dmaven.repo.local=" + filepath.Join(s.dir, "repository"), "-Dmaven.artifact.threads=8"}, args...)...)
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "MAVEN_OPTS=-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
 	var said bytes.Buffer

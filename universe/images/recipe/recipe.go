@@ -70,6 +70,8 @@ type Maven struct {
 	Into      string   `yaml:"into"`
 	Artifacts []string `yaml:"artifacts"` // group:artifact[:type[:classifier]]:version
 	Exclude   []string `yaml:"exclude"`   // group:artifact, also with *
+	Omit      []string `yaml:"omit"`      // patterns of file names, e.g. of other platforms
+	Unpack    []string `yaml:"unpack"`    // folders in the jars: they are taken out, and the jars left
 	Managed   []string `yaml:"managed"`   // group:artifact:version that wins over what dependencies ask for
 }
 
@@ -281,6 +283,11 @@ func (c *checker) sources(r *Recipe) {
 		c.absolute([]any{"maven", i, "into"}, m.Into)
 		c.each([]any{"maven", i, "artifacts"}, m.Artifacts, artifactForm, "group:artifact:version, with type and classifier between if needed")
 		c.each([]any{"maven", i, "exclude"}, m.Exclude, excludeForm, "group:artifact, each may be *")
+		for n, o := range m.Omit {
+			if _, err := path.Match(o, ""); err != nil {
+				c.fault([]any{"maven", i, "omit", n}, "%q: want a pattern of file names", o)
+			}
+		}
 		c.each([]any{"maven", i, "managed"}, m.Managed, managedForm, "group:artifact:version")
 	}
 	c.each([]any{"pypi", "packages"}, r.PyPI.Packages, pinnedForm, "name==version")
