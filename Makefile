@@ -12,11 +12,13 @@ LDFLAGS := -s -w -X dcos.example/dcos/runtime/config.Version=$(VERSION)
 # directory; dcos-install trusts bundles of the key that it was built with.
 # KEY=FILE is another one.
 KEY     :=
+# Packages that `make universe` builds; all if empty.
+ONLY    :=
 SIGNER  := go run ./ci/bundle -key '$(KEY)'
 TOOL    := go tool -modfile=tools/go.mod
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build bundle up down demo lab lab-down test unit lint generate bench-install bench-onprem bench-catalog drill clean
+.PHONY: help setup build bundle universe up down demo lab lab-down test unit lint generate bench-install bench-onprem bench-catalog drill clean
 
 help: ## List the targets
 	@awk -F': .*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +33,9 @@ build: setup ## Build dcos-install and dcos into build/bin
 
 bundle: setup ## Build the release bundle: everything a host needs, in one file
 	@$(SIGNER) -version $(VERSION) -work $(BUILD) -out $(BUNDLE)
+
+universe: setup ## Build the packages and their images (ONLY=kafka,hello-world: these)
+	@go run ./ci/universe -out $(BUILD)/universe -only '$(ONLY)'
 
 up: build bundle ## Make a local cluster and deploy the demo app
 	@demo/up $(BUNDLE)

@@ -127,6 +127,10 @@ func run(ctx context.Context, o options) error {
 	if err := errors.Join(slices.DeleteFunc(errs, func(e error) bool { return e == nil })...); err != nil {
 		return err
 	}
-	say("%d images in %.1f s", len(files), time.Since(began).Seconds())
+	n, err := index(filepath.Join(o.root, "universe", "packages"), o.out, o.only)
+	if err != nil {
+		return err
+	}
+	say("%d packages, %d images in %.1f s", n, len(files), time.Since(began).Seconds())
 	return nil
 }
