@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 
 	"dcos.example/dcos/runtime/api/mesos/master"
 	"dcos.example/dcos/runtime/api/service"
@@ -114,15 +115,14 @@ func (s *Service) admit(ctx context.Context, e *engine.Engine, sp *service.Spec)
 	}), nil
 }
 
-// agents asks the master for its agents.
-func (s *Service) agents(ctx context.Context) ([]engine.Agent, error) {
-	const op = "ask for the agents"
+// ask makes a call to the master's operator API.
+func (s *Service) ask(ctx context.Context, typ master.Call_Type) (*master.Response, error) {
+	op := "ask the master: " + typ.String()
 	base, err := url.Parse(s.opt.Master)
 	if err != nil {
 		return nil, fault.New(op, fault.Internal, err)
 	}
-	call := &master.Call{Type: master.Call_GET_AGENTS.Enum()}
-	resp, _, err := framework.Post(ctx, framework.NoRedirects(s.opt.Client), base, "/api/v1", wire.Protobuf, call, "")
+	resp, _, err := framework.Post(ctx, framework.NoRedirects(s.opt.Client), base, "/api/v1", wire.Protobuf, &master.Call{Type: typ.Enum()}, "")
 	if err != nil {
 		return nil, fault.New(op, fault.KindOf(err), err)
 	}
@@ -130,21 +130,42 @@ func (s *Service) agents(ctx context.Context) ([]engine.Agent, error) {
 	if resp.StatusCode != http.StatusOK {
 		return nil, framework.Refusal(op, resp)
 	}
-	return readAgents(resp)
-}
-
-// maxAgents bounds the answer: some 2 KiB for each of 30,000 agents.
-const maxAgents = 64 << 20
-
-func readAgents(resp *http.Response) ([]engine.Agent, error) {
-	const op = "read the agents"
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAgents))
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	if err != nil {
 		return nil, fault.New(op, fault.Unavailable, err)
 	}
 	answer := &master.Response{}
 	if err := wire.Protobuf.Unmarshal(body, answer); err != nil {
 		return nil, fault.New(op, fault.Unavailable, err)
+	}
+	return answer, nil
+}
+
+// maxAnswer bounds answers: some 2 KiB for each of 30,000 agents.
+const maxAnswer = 64 << 20
+
+// orphan returns the id of a framework that was made for a service and is
+// connected to nobody: the one of a leader that ended before it had stored the
+// id. It is "" if there is none.
+func (s *Service) orphan(ctx context.Context, name, role string) (string, error) {
+	answer, err := s.ask(ctx, master.Call_GET_FRAMEWORKS)
+	if err != nil {
+		return "", err
+	}
+	for _, f := range answer.GetGetFrameworks().GetFrameworks() {
+		if info := f.GetFrameworkInfo(); info.GetName() == name && slices.Equal(info.GetRoles(), []string{role}) && !f.GetConnected() {
+			return info.GetId().GetValue(), nil
+		}
+	}
+	return "", nil
+}
+
+// agents asks the master for its agents.
+func (s *Service) agents(ctx context.Context) ([]engine.Agent, error) {
+	const op = "read the agents"
+	answer, err := s.ask(ctx, master.Call_GET_AGENTS)
+	if err != nil {
+		return nil, err
 	}
 	var out []engine.Agent
 	for _, a := range answer.GetGetAgents().GetAgents() {

@@ -121,7 +121,12 @@ func (m *master) cutAll() {
 func (m *master) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, _ := io.ReadAll(r.Body)
 	if r.URL.Path == "/api/v1" {
-		m.operator(w)
+		c := &masterapi.Call{}
+		if err := wire.Protobuf.Unmarshal(body, c); err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		m.operator(w, c.GetType())
 		return
 	}
 	c := &scheduler.Call{}
@@ -145,9 +150,17 @@ func (m *master) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusAccepted)
 }
 
-func (m *master) operator(w http.ResponseWriter) {
+func (m *master) operator(w http.ResponseWriter, typ masterapi.Call_Type) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	answer := &masterapi.Response{Type: masterapi.Response_Type(masterapi.Response_Type_value[typ.String()]).Enum(), GetFrameworks: &masterapi.Response_GetFrameworks{}}
+	for _, f := range m.frameworks {
+		if f.info != nil {
+			answer.GetFrameworks.Frameworks = append(answer.GetFrameworks.Frameworks, &masterapi.Response_GetFrameworks_Framework{
+				FrameworkInfo: f.info, Active: proto.Bool(f.stream != nil), Connected: proto.Bool(f.stream != nil), Recovered: proto.Bool(false),
+			})
+		}
+	}
 	out := &masterapi.Response_GetAgents{}
 	for _, a := range m.agents {
 		if a.away || a.gone {
@@ -164,7 +177,8 @@ func (m *master) operator(w http.ResponseWriter) {
 			Active:    proto.Bool(true), Version: proto.String("x"), TotalResources: a.total.Proto(), AllocatedResources: used.Proto(),
 		})
 	}
-	b, err := wire.Protobuf.Marshal(&masterapi.Response{Type: masterapi.Response_GET_AGENTS.Enum(), GetAgents: out})
+	answer.GetAgents = out
+	b, err := wire.Protobuf.Marshal(answer)
 	if err != nil {
 		m.t.Error(err)
 	}
@@ -220,6 +234,11 @@ func (m *master) subscribe(w http.ResponseWriter, r *http.Request, s *scheduler.
 		case <-cut:
 			panic(http.ErrAbortHandler)
 		case <-r.Context().Done():
+			m.mu.Lock()
+			if f.stream == stream {
+				f.stream, f.cut, f.offers = nil, nil, map[string]*offer{}
+			}
+			m.mu.Unlock()
 			return
 		}
 		if !send(e) {

@@ -123,7 +123,7 @@ func (s *Service) lead(ctx context.Context, store state.Backend) error {
 	group, gctx := errgroup.WithContext(ctx)
 	t := &term{group: group, ctx: gctx, engines: map[string]*engine.Engine{}}
 	t.cfg = engine.Config{
-		Store: store, Master: s.opt.Master, Client: s.opt.Client, CA: s.opt.CA, Vault: s.vault, Agents: s.agents,
+		Store: store, Master: s.opt.Master, Client: s.opt.Client, CA: s.opt.CA, Vault: s.vault, Agents: s.agents, Orphan: s.orphan,
 		Hostname: s.opt.Hostname, WebUI: s.opt.WebUI, Log: s.opt.Log,
 	}
 	for name, r := range saved {

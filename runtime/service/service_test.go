@@ -778,7 +778,7 @@ func TestFrameworkRemoved(t *testing.T) {
 		clear(m.tasks)
 		f := m.frameworks["fw-0000"]
 		delete(m.frameworks, "fw-0000")
-		m.frameworks["fw-dead"] = &fw{calls: map[scheduler.Call_Type]int{}, info: f.info}
+		m.frameworks["fw-dead"] = &fw{calls: map[scheduler.Call_Type]int{}}
 		close(f.cut)
 		f.cut = nil
 		m.mu.Unlock()

@@ -92,7 +92,8 @@ func (e *Engine) extra(i *instance) bool {
 // configuration.
 func (e *Engine) retarget() {
 	t := e.target()
-	var ids map[string]bool
+	e.deployPlan()
+	ids := e.deploying.ids
 	for _, i := range e.instances {
 		changed := false
 		if i.rec.Config != t.ID && !e.extra(i) && i.hash(e.configOf(i)) == i.hash(t) {
@@ -104,9 +105,6 @@ func (e *Engine) retarget() {
 			}
 		}
 		if i.rec.Step != "" {
-			if ids == nil {
-				ids = stepIDs(e.deployPlan())
-			}
 			if i.rec.Config != t.ID || !ids[i.rec.Step] {
 				i.rec.Step, i.fault, changed = "", "", true // the new target begins with it anew
 			}
@@ -117,20 +115,20 @@ func (e *Engine) retarget() {
 	}
 }
 
-func stepIDs(p plan.Plan) map[string]bool {
-	ids := map[string]bool{}
-	for _, ph := range p.Phases {
-		for _, st := range ph.Steps {
-			ids[st.ID] = true
-		}
-	}
-	return ids
-}
-
 // deployPlan is the plan of the target: deploy, or update if the service was
 // installed before and has such a plan.
 func (e *Engine) deployPlan() plan.Plan {
-	return plan.Deploy(e.target().Spec, e.status.First != "" && e.status.First != e.rec.Target)
+	installed := e.status.First != "" && e.status.First != e.rec.Target
+	if c := &e.deploying; c.target != e.rec.Target || c.installed != installed {
+		p := plan.Deploy(e.target().Spec, installed)
+		*c = cachedPlan{e.rec.Target, installed, p, map[string]bool{}}
+		for _, ph := range p.Phases {
+			for _, st := range ph.Steps {
+				c.ids[st.ID] = true
+			}
+		}
+	}
+	return e.deploying.plan
 }
 
 // deployToken is what a step of deploy is complete for.

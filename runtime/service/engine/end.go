@@ -87,7 +87,10 @@ func (e *Engine) audit(now time.Time) {
 	if !waiting || !e.flow.connected {
 		return
 	}
-	if due := e.lastAudit.Add(auditEvery); now.Before(due) || e.auditing {
+	if e.auditing {
+		return // its end wakes the loop
+	}
+	if due := e.lastAudit.Add(auditEvery); now.Before(due) {
 		e.lookAgain(due)
 		return
 	}
@@ -99,6 +102,7 @@ func (e *Engine) audit(now time.Time) {
 		e.mu.Lock()
 		defer e.mu.Unlock()
 		e.auditing = false
+		e.nudge()
 		if err != nil || e.flow.epoch != epoch {
 			if err != nil && e.ctx.Err() == nil {
 				e.log.Warn("ask for the agents", "err", err)
@@ -106,7 +110,6 @@ func (e *Engine) audit(now time.Time) {
 			return
 		}
 		e.audited(agents, began)
-		e.nudge()
 	})
 }
 
@@ -116,8 +119,11 @@ func (e *Engine) lonely(i *instance, now time.Time) bool {
 	if i.wanted.IsZero() || i.rec.Agent == "" {
 		return false
 	}
-	e.lookAgain(i.wanted.Add(auditEvery))
-	return !now.Before(i.wanted.Add(auditEvery))
+	if due := i.wanted.Add(auditEvery); now.Before(due) {
+		e.lookAgain(due)
+		return false
+	}
+	return true
 }
 
 // audited compares what the master has with what is waited for.

@@ -72,7 +72,10 @@ type Config struct {
 	CA     CA
 	Vault  *Vault
 	// Agents returns the agents that are registered now.
-	Agents   func(context.Context) ([]Agent, error)
+	Agents func(context.Context) ([]Agent, error)
+	// Orphan returns the id of a framework of that name and role that nobody is
+	// connected as, "" if there is none.
+	Orphan   func(ctx context.Context, name, role string) (string, error)
 	Hostname string
 	WebUI    string
 	Log      *slog.Logger
@@ -112,6 +115,16 @@ type Engine struct {
 	finished   bool      // the records are being dropped
 	pending    map[string]*operation
 	debug      debug
+	deploying  cachedPlan
+}
+
+// cachedPlan is the deployment of a target; making it costs as much as all of
+// a turn.
+type cachedPlan struct {
+	target    string
+	installed bool
+	plan      plan.Plan
+	ids       map[string]bool // of its steps
 }
 
 // run is one run of a task.
@@ -182,7 +195,9 @@ func (e *Engine) adopt(i *instance) {
 // which done tells.
 func (e *Engine) Run(ctx context.Context) (done bool, err error) {
 	if e.status.Framework == "" {
-		e.loseTasks()
+		if err := e.inherit(ctx); err != nil {
+			return false, nil // the term has ended
+		}
 	}
 	client, err := framework.New(framework.Config{
 		Masters: []string{e.cfg.Master}, Client: e.cfg.Client, Format: wire.Protobuf, Info: e.info(),
@@ -222,6 +237,28 @@ func (e *Engine) Run(ctx context.Context) (done bool, err error) {
 	default:
 	}
 	return false, err
+}
+
+// inherit takes over the framework of a leader that ended before it had stored
+// its id. Without one the tasks that are stored belong to nobody.
+func (e *Engine) inherit(ctx context.Context) error {
+	for {
+		id, err := e.cfg.Orphan(ctx, e.name, e.role)
+		if err == nil {
+			e.mu.Lock()
+			defer e.mu.Unlock()
+			if e.status.Framework = id; id == "" {
+				e.loseTasks()
+			}
+			return nil
+		}
+		e.log.Debug("ask for the framework", "err", err)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(500 * time.Millisecond):
+		}
+	}
 }
 
 // Over is closed when the service is uninstalled and its records are gone.
@@ -315,10 +352,8 @@ func (e *Engine) handle(_ context.Context, ev *scheduler.Event) {
 }
 
 func (e *Engine) subscribed(s *scheduler.Event_Subscribed, now time.Time) {
-	if id := s.GetFrameworkId().GetValue(); e.status.Framework != id {
-		e.status.Framework = id
-		e.putStatus()
-	}
+	e.status.Framework = s.GetFrameworkId().GetValue()
+	e.putStatus()
 	clear(e.offers)
 	clear(e.pending)
 	e.flow = flow{epoch: e.flow.epoch + 1, connected: true, since: now}
@@ -356,8 +391,12 @@ func (e *Engine) work(ctx context.Context) {
 	}
 }
 
-// longest is how long nothing may happen before the loop looks by itself.
-const longest = 10 * time.Minute
+// The loop looks by itself no later than longest after it looked last, and
+// unless woken no sooner than shortest.
+const (
+	longest  = 10 * time.Minute
+	shortest = time.Millisecond
+)
 
 // turn does everything that is due and returns when to look again at the
 // latest.
@@ -367,7 +406,7 @@ func (e *Engine) turn(now time.Time) time.Duration {
 	e.audit(now)
 	e.matchHeld(now, wants)
 	e.steer(now, len(wants) > 0)
-	return max(0, e.lookAt.Sub(now))
+	return max(shortest, e.lookAt.Sub(now))
 }
 
 // lookAgain makes the loop look at t at the latest.

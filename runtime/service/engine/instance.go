@@ -38,7 +38,6 @@ type instance struct {
 	reason string               // why it is not launched
 	fault  string               // what only another configuration mends
 	wanted time.Time            // since when it waits for offers
-	probed time.Time            // when the master was last asked about its agent
 }
 
 // config is the configuration the instance is at or on its way to.
