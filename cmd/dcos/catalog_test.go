@@ -26,7 +26,8 @@ pods:
 `
 	serviceConfig = `{"type":"object","properties":{
 		"service":{"type":"object","properties":{"name":{"type":"string","default":"store"}}},
-		"node":{"type":"object","properties":{"count":{"type":"integer","default":3,"minimum":1},"disk":{"type":"integer","default":1024}}}}}`
+		"node":{"type":"object","properties":{"count":{"type":"integer","default":3,"minimum":1},"disk":{"type":"integer","default":1024}}},
+		"log":{"type":"object","additionalProperties":false,"properties":{"level":{"type":"string","default":"info"}}}}}`
 )
 
 // repository is a file with three packages: a service in two versions, an app,

@@ -54,7 +54,7 @@ func (o *operator) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		list := api.List{Services: []api.Summary{}}
 		for n, s := range o.services {
 			if s.leaving {
-				if s.looks++; s.looks > 6 {
+				if s.looks++; s.looks > 2 {
 					delete(o.services, n)
 					continue
 				}

@@ -146,35 +146,54 @@ func (p *packages) cli(pkg cosmos.Package) error {
 	return p.JSON(map[string]any{}) // the commands of services are part of this program
 }
 
-// warn names options that the package's schema does not know: unless it says
-// that there are no others, the cluster takes them and nothing comes of it.
-func (p *packages) warn(pkg cosmos.Package, options map[string]any) {
+// known looks for options that the package's schema does not have. They are an
+// error where the schema says that there are no others, and else a warning: the
+// cluster takes them, and nothing comes of it.
+func (p *packages) known(pkg cosmos.Package, options map[string]any) error {
 	var s schema
 	if len(pkg.Config) == 0 || json.Unmarshal(pkg.Config, &s) != nil {
-		return // the cluster says what is wrong
+		return nil // the cluster says what is wrong
 	}
-	for _, path := range s.unknown("", options) {
-		fmt.Fprintf(p.Stderr, "Warning: the package %s has no option %s\n", pkg.Name, path)
+	var wrong []string
+	for _, u := range s.unknown("", options) {
+		text := fmt.Sprintf("the package %s has no option %q.%s", pkg.Name, u.path, console.Similar(u.name, u.known))
+		if u.refused {
+			wrong = append(wrong, text)
+		} else {
+			fmt.Fprintln(p.Stderr, "Warning:", text)
+		}
 	}
+	if len(wrong) > 0 {
+		return fault.Newf("read options", fault.Invalid, "%s", strings.Join(wrong, "\n  "))
+	}
+	return nil
 }
 
 // schema is what of a JSON schema tells names of options.
 type schema struct {
 	Properties map[string]schema `json:"properties"`
-	// Either says that there may be others, or that the cluster refuses them.
+	// false: there are no others. Anything else says that there may be.
 	Additional json.RawMessage `json:"additionalProperties"`
 	Patterns   json.RawMessage `json:"patternProperties"`
 }
 
-func (s schema) unknown(path string, options map[string]any) (wrong []string) {
-	if s.Properties == nil || s.Additional != nil || s.Patterns != nil {
+// unknown is an option that a schema does not have.
+type unknown struct {
+	path, name string
+	known      []string // those beside it
+	refused    bool
+}
+
+func (s schema) unknown(path string, options map[string]any) (wrong []unknown) {
+	refused := string(s.Additional) == "false"
+	if s.Properties == nil || s.Additional != nil && !refused || s.Patterns != nil {
 		return nil
 	}
 	for _, name := range slices.Sorted(maps.Keys(options)) {
 		at := strings.TrimPrefix(path+"."+name, ".")
-		below, known := s.Properties[name]
-		if !known {
-			wrong = append(wrong, fmt.Sprintf("%q.%s", at, console.Similar(name, slices.Sorted(maps.Keys(s.Properties)))))
+		below, ok := s.Properties[name]
+		if !ok {
+			wrong = append(wrong, unknown{at, name, slices.Sorted(maps.Keys(s.Properties)), refused})
 			continue
 		}
 		if m, ok := options[name].(map[string]any); ok {

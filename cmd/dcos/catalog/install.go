@@ -63,7 +63,9 @@ func (p *packages) doInstall(ctx context.Context, cl *client.Client, name string
 	if mode.cliOnly {
 		return p.installCLI(pkg)
 	}
-	p.warn(pkg, written)
+	if err := p.known(pkg, written); err != nil {
+		return err
+	}
 	if pkg.PreInstallNotes != "" {
 		fmt.Fprintln(p.Stdout, strings.TrimRight(pkg.PreInstallNotes, "\n"))
 	}
