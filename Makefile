@@ -34,8 +34,9 @@ build: setup ## Build dcos-install and dcos into build/bin
 bundle: setup ## Build the release bundle: everything a host needs, in one file
 	@$(SIGNER) -version $(VERSION) -work $(BUILD) -out $(BUNDLE)
 
-universe: setup ## Build the packages and their images (ONLY=kafka,hello-world: these)
-	@go run ./ci/universe -out $(BUILD)/universe -only '$(ONLY)'
+universe: setup ## Build the packages and their images (ONLY=kafka,hello-world: these; UPDATE=1: newly resolved; CHECK=1: and run each image)
+	@ci/setup universe
+	@go run ./ci/universe -key '$(KEY)' -out $(BUILD)/universe -only '$(ONLY)' $(if $(UPDATE),-update-locks) $(if $(CHECK),-check)
 
 up: build bundle ## Make a local cluster and deploy the demo app
 	@demo/up $(BUNDLE)

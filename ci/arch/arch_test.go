@@ -107,6 +107,7 @@ var allow = map[string][]string{
 
 	"universe":        {},
 	"universe/schema": {"runtime/fault", "runtime/api/cosmos", "runtime/mustache"},
+	"universe/repo":   {"runtime/api/cosmos", "universe/schema"},
 	"demo":            {},
 	"ci":              {"runtime", "installer", "universe"},
 	"ci/bench":        {"runtime", "installer", "providers", "ci"},

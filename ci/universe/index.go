@@ -1,57 +1,73 @@
 package main
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
-	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
-	"strconv"
 
-	"dcos.example/dcos/runtime/api/cosmos"
-	"dcos.example/dcos/universe/schema"
+	"dcos.example/dcos/installer/bundle"
+	"dcos.example/dcos/universe/images"
+	"dcos.example/dcos/universe/images/recipe"
+	"dcos.example/dcos/universe/repo"
 )
 
-// index writes repo.json: every release of the wanted packages as catalogs
-// read them, judged before. It returns how many there are.
-func index(packages, out string, only []string) (int, error) {
-	dirs, err := filepath.Glob(filepath.Join(packages, "*", "[0-9]*"))
+// readIndex makes the index of the wanted packages; each image that they name
+// must have a recipe.
+func readIndex(packages string, only []string) (repo.Index, error) {
+	all, err := recipes(packages, nil)
 	if err != nil {
-		return 0, err
+		return repo.Index{}, err
 	}
-	repo := struct {
-		Packages []cosmos.Package `json:"packages"`
-	}{[]cosmos.Package{}}
+	o := repo.Options{Only: only, Registry: images.Registry}
 	var errs []error
-	for _, dir := range dirs {
-		name := filepath.Base(filepath.Dir(dir))
-		number, err := strconv.ParseInt(filepath.Base(dir), 10, 64)
-		if err != nil || len(only) > 0 && !slices.Contains(only, name) {
-			continue
-		}
-		p, err := schema.ReadDir(os.DirFS(dir), number)
-		if err == nil {
-			err = schema.CheckOwn(&p)
-		}
+	for _, file := range all {
+		r, err := recipe.Read(file)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", dir, err))
+			errs = append(errs, err)
 			continue
 		}
-		repo.Packages = append(repo.Packages, p)
+		o.Images = append(o.Images, images.Registry+"/"+r.Name+":"+r.Version)
 	}
-	if err := errors.Join(errs...); err != nil {
-		return 0, err
+	index, err := repo.Build(os.DirFS(packages), packages, o)
+	return index, errors.Join(append(errs, err)...)
+}
+
+// writeIndex writes the index, and its signature when there is a key; it returns
+// which.
+func writeIndex(index repo.Index, o options) (string, error) {
+	text, err := index.Marshal()
+	if err != nil {
+		return "", err
 	}
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(repo); err != nil {
-		return 0, err
+	file := filepath.Join(o.out, repo.File)
+	if err := os.MkdirAll(o.out, 0o755); err != nil {
+		return "", err
 	}
-	if err := os.MkdirAll(out, 0o755); err != nil {
-		return 0, err
+	if err := os.WriteFile(file+".new", text, 0o644); err != nil {
+		return "", err
 	}
-	return len(repo.Packages), os.WriteFile(filepath.Join(out, "repo.json"), b.Bytes(), 0o644)
+	if err := os.Rename(file+".new", file); err != nil {
+		return "", err
+	}
+	key, signature := o.key, filepath.Join(o.out, repo.Signature)
+	if key == "" {
+		key = bundle.SigningKey(os.Getenv)
+	}
+	if key == "" {
+		// That of an earlier index does not fit.
+		if err := os.Remove(signature); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return "", err
+		}
+		return "not signed (there is no key: make bundle makes one, -key names one)", nil
+	}
+	k, err := bundle.LoadKey(key, func() (string, error) { return os.Getenv("DCOS_KEY_PASSWORD"), nil })
+	if err != nil {
+		return "", err
+	}
+	b, err := k.SignFile(file)
+	if err != nil {
+		return "", err
+	}
+	return "signed by key " + bundle.KeyID(k.Public().ID()), os.WriteFile(signature, b, 0o644)
 }

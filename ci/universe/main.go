@@ -25,6 +25,7 @@ import (
 type options struct {
 	root, out, work string
 	only            []string
+	key             string
 	update, check   bool
 }
 
@@ -36,6 +37,7 @@ func main() {
 	flag.StringVar(&o.work, "work", "", "folder that keeps downloads and layers (default: cache in -out)")
 	flag.StringVar(&only, "only", "", "packages, with commas or spaces between (default: all)")
 	flag.BoolVar(&o.update, "update-locks", false, "resolve everything anew and write the lock files")
+	flag.StringVar(&o.key, "key", "", "secret key to sign the index with (default: the one that bundles are signed with, when there is one)")
 	flag.BoolVar(&o.check, "check", false, "also run each image's checks, without a network (as root)")
 	flag.Parse()
 	o.only = strings.FieldsFunc(only, func(r rune) bool { return r == ',' || r == ' ' })
@@ -96,7 +98,13 @@ func run(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
-	files, err := recipes(filepath.Join(o.root, "universe", "packages"), o.only)
+	packages := filepath.Join(o.root, "universe", "packages")
+	files, err := recipes(packages, o.only)
+	if err != nil {
+		return err
+	}
+	// What is wrong with a package is told before minutes are spent on images.
+	index, err := readIndex(packages, o.only)
 	if err != nil {
 		return err
 	}
@@ -127,10 +135,10 @@ func run(ctx context.Context, o options) error {
 	if err := errors.Join(slices.DeleteFunc(errs, func(e error) bool { return e == nil })...); err != nil {
 		return err
 	}
-	n, err := index(filepath.Join(o.root, "universe", "packages"), o.out, o.only)
+	signed, err := writeIndex(index, o)
 	if err != nil {
 		return err
 	}
-	say("%d packages, %d images in %.1f s", n, len(files), time.Since(began).Seconds())
+	say("%d images, and an index of %d releases, %s, in %.1f s", len(files), len(index.Packages), signed, time.Since(began).Seconds())
 	return nil
 }

@@ -41,7 +41,7 @@ func (b *Builder) Check(ctx context.Context, i *Built, say func(string)) error {
 	for n, c := range i.Recipe.Checks {
 		limit := c.Timeout
 		if limit == 0 {
-			limit = time.Minute
+			limit = 5 * time.Minute
 		}
 		began := time.Now()
 		out, err := inside(ctx, root, i, c.Run, limit)

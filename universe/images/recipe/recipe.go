@@ -128,7 +128,7 @@ type Health struct {
 type Check struct {
 	Run     string        `yaml:"run"`
 	Expect  string        `yaml:"expect"`  // what the output must contain
-	Timeout time.Duration `yaml:"timeout"` // 0: a minute
+	Timeout time.Duration `yaml:"timeout"` // 0: five minutes
 }
 
 // Path returns the recipe's file.
