@@ -18,7 +18,7 @@ SIGNER  := go run ./ci/bundle -key '$(KEY)'
 TOOL    := go tool -modfile=tools/go.mod
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build bundle universe up down demo lab lab-down test unit lint generate bench-install bench-onprem bench-catalog drill clean
+.PHONY: help setup build bundle universe e2e-universe up down demo lab lab-down test unit lint generate bench-install bench-onprem bench-catalog drill clean
 
 help: ## List the targets
 	@awk -F': .*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ bundle: setup ## Build the release bundle: everything a host needs, in one file
 universe: setup ## Build the packages and their images (ONLY=kafka,hello-world: these; UPDATE=1: newly resolved; CHECK=1: and run each image)
 	@ci/setup universe
 	@go run ./ci/universe -key '$(KEY)' -out $(BUILD)/universe -only '$(ONLY)' $(if $(UPDATE),-update-locks) $(if $(CHECK),-check)
+
+e2e-universe: build bundle universe ## Install, use, break and remove every package (ONLY=kafka,nats: these)
+	@ci/e2e-universe $(BUNDLE) '$(ONLY)'
 
 up: build bundle ## Make a local cluster and deploy the demo app
 	@demo/up $(BUNDLE)
