@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/klauspost/compress/gzip"
@@ -273,7 +274,7 @@ func (s *Store) copy(path string, have *Content, file *os.File) (*Kept, error) {
 	if !info.Mode().IsRegular() {
 		return nil, unreachable("%s is no file", path)
 	}
-	k := &Kept{LastModified: info.ModTime().UTC().Format(time.RFC3339Nano), ETag: strconv.FormatInt(info.Size(), 10)}
+	k := &Kept{LastModified: info.ModTime().UTC().Format(time.RFC3339Nano), ETag: identity(info)}
 	if have != nil && have.LastModified == k.LastModified && have.ETag == k.ETag {
 		return nil, nil
 	}
@@ -295,6 +296,16 @@ func (s *Store) copy(path string, have *Content, file *os.File) (*Kept, error) {
 		k.Type = cosmos.TypeRepositoryZip
 	}
 	return k, k.fill(file, r)
+}
+
+// identity tells a file from what it was and from others in its place. Files of
+// a release all have the same time; when they were put there they have not.
+func identity(info os.FileInfo) string {
+	id := strconv.FormatInt(info.Size(), 10)
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		id += fmt.Sprintf("-%d-%d.%d", st.Ino, st.Ctim.Sec, st.Ctim.Nsec)
+	}
+	return id
 }
 
 // versionOf returns which repository a media type is of: 2 to 5. Plain JSON may

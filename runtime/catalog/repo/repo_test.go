@@ -3,9 +3,11 @@ package repo_test
 import (
 	"archive/zip"
 	"bytes"
+	"compress/flate"
 	"compress/gzip"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -138,16 +140,16 @@ func TestRefused(t *testing.T) {
 		"said to be long": {func() *http.Response { r := answer(200, v5, strings.NewReader("")); r.ContentLength = bomb; return r }, repo.ErrContent, "it is 209715200 bytes long, and at most 67108864 are taken"},
 		"endless":         {func() *http.Response { return answer(200, v5, endless{" "}) }, repo.ErrContent, "it is longer than 67108864 bytes"},
 		"gzip bomb": {func() *http.Response {
-			return answer(200, v5, bytes.NewReader(squeeze(t, []byte(`{"packages":[`+strings.Repeat(" ", bomb)))), "Content-Encoding", "gzip")
+			return answer(200, v5, bytes.NewReader(squeeze(t, []byte(`{"packages":[`+strings.Repeat(" ", 20<<20)))), "Content-Encoding", "gzip")
 		}, repo.ErrContent, "larger than"},
 		"one huge package": {func() *http.Response {
-			return answer(200, v5, bytes.NewReader(squeeze(t, []byte(`{"packages":[{"name":"`+strings.Repeat("a", 20<<20)))), "Content-Encoding", "gzip")
+			return answer(200, v5, bytes.NewReader(squeeze(t, []byte(`{"packages":[{"name":"`+strings.Repeat("a", 10<<20)))), "Content-Encoding", "gzip")
 		}, repo.ErrContent, "a package is larger than 6291456 bytes"},
 		"zip bomb": {func() *http.Response {
-			return answer(200, "application/zip", strings.NewReader(archive(t, [2]string{"repo/packages/W/web/0/package.json", strings.Repeat(" ", 20<<20)})))
+			return answer(200, "application/zip", strings.NewReader(archive(t, [2]string{"repo/packages/W/web/0/package.json", strings.Repeat(" ", 5<<20)})))
 		}, repo.ErrContent, "it unpacks to more than 2097152 bytes"},
 		"many zip bombs": {func() *http.Response {
-			return answer(200, "application/zip", strings.NewReader(archive(t, bombs()...)))
+			return answer(200, "application/zip", strings.NewReader(bombs(t)))
 		}, repo.ErrContent, "the archive unpacks to more than 100663296 bytes"},
 		"path traversal": {func() *http.Response {
 			return answer(200, "application/zip", strings.NewReader(archive(t, [2]string{"../../../etc/packages/W/web/0/package.json", packageJSON})))
@@ -198,14 +200,39 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-func bombs() [][2]string {
-	var all [][2]string
-	text := `{"packagingVersion":"2.0","version":"1","maintainer":"m","description":"d","tags":[],` + strings.Repeat(" ", 2<<20-200)
-	for i := range 60 {
-		name := fmt.Sprintf("web%d", i)
-		all = append(all, [2]string{fmt.Sprintf("packages/W/%s/0/package.json", name), text + fmt.Sprintf(`"name":%q}`, name)})
+// bombs is an archive of many packages, each within its limit.
+func bombs(t *testing.T) string {
+	t.Helper()
+	var packed bytes.Buffer
+	z, err := flate.NewWriter(&packed, flate.BestSpeed)
+	if err != nil {
+		t.Fatal(err)
 	}
-	return all
+	text := []byte(packageJSON + strings.Repeat(" ", 2<<20-len(packageJSON)))
+	if _, err := z.Write(text); err != nil {
+		t.Fatal(err)
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	w := zip.NewWriter(&b)
+	for i := range 60 {
+		in, err := w.CreateRaw(&zip.FileHeader{
+			Name: fmt.Sprintf("packages/W/web/%d/package.json", i), Method: zip.Deflate, CRC32: crc32.ChecksumIEEE(text),
+			CompressedSize64: uint64(packed.Len()), UncompressedSize64: uint64(len(text)),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := in.Write(packed.Bytes()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
 }
 
 // TestSlow: who does not answer, or not whole, is not waited for.
@@ -401,6 +428,14 @@ func TestFileChanges(t *testing.T) {
 	}
 	write(several(one("web", ""), one("web2", "")), time.Unix(1001, 0))
 	if next, err := s.Fetch(t.Context(), "file:"+path, first); err != nil || len(next.Revisions) != 2 {
+		t.Errorf("it is %+v, %v", next, err)
+	}
+	// As when another release comes into its place: same length, same time.
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	write(several(one("aaa", ""), one("bbbb", "")), time.Unix(1001, 0))
+	if next, err := s.Fetch(t.Context(), "file:"+path, first); err != nil || next.Revisions[0].Name != "aaa" {
 		t.Errorf("it is %+v, %v", next, err)
 	}
 	if _, err := s.Fetch(t.Context(), "file:"+filepath.Dir(path), nil); err == nil || !strings.Contains(err.Error(), "is no file") {

@@ -42,6 +42,7 @@ func decodeZip(r io.ReaderAt, size int64) ([]index.Revision, error) {
 	if len(z.File) > maxFiles {
 		return nil, fmt.Errorf("it has more than %d files", maxFiles)
 	}
+	var said uint64
 	left := int64(maxContent)
 	packages := map[key][]*zip.File{}
 	for _, f := range z.File {
@@ -52,6 +53,10 @@ func decodeZip(r io.ReaderAt, size int64) ([]index.Revision, error) {
 			release, err := strconv.ParseInt(m[2], 10, 64)
 			if err != nil {
 				return nil, err
+			}
+			// What it says may be a lie, and is counted again when it is read.
+			if said += f.UncompressedSize64; f.UncompressedSize64 > maxContent || said > maxContent {
+				return nil, fmt.Errorf("the archive unpacks to more than %d bytes", maxContent)
 			}
 			k := key{m[1], release}
 			packages[k] = append(packages[k], f)
