@@ -280,6 +280,10 @@ func (m *master) take(f *fw, c *scheduler.Call) {
 	case scheduler.Call_TEARDOWN:
 		for id, t := range m.tasks {
 			if t.fw == f {
+				if t.agent.away {
+					delete(m.tasks, id) // when the agent returns
+					continue
+				}
 				m.t.Errorf("framework %s is removed while task %s runs", f.info.GetName(), id)
 				delete(m.tasks, id)
 			}

@@ -240,7 +240,7 @@ func (s *Service) Put(ctx context.Context, name string, r service.Request, creat
 		}
 		return e.Detail(), false, nil
 	}
-	e, err = engine.Install(t.cfg, sp, r.Package, time.Now())
+	e, err = engine.Install(ctx, t.cfg, sp, r.Package, time.Now())
 	if err != nil {
 		return d, false, err
 	}

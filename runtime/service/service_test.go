@@ -789,3 +789,64 @@ func TestFrameworkRemoved(t *testing.T) {
 		}
 	})
 }
+
+// TestForce: a forced removal leaves behind what is on an agent that cannot be
+// reached. The next service of that name gives it back when the agent returns.
+func TestForce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMaster(t, 4, room)
+		r := newRig(t, m, memory.New())
+		r.put(kafka)
+		r.untilPlan("deploy", api.Complete, 20*time.Second)
+		host := m.where()["kafka-1-broker"]
+		m.leave(host)
+		if err := r.s.Delete(t.Context(), "kafka", true); err != nil {
+			t.Fatal(err)
+		}
+		r.until("it is gone", 2*time.Minute, func() bool { _, err := r.s.Find("kafka"); return fault.Is(err, fault.NotFound) })
+		r.put(kafka)
+		r.untilPlan("deploy", api.Complete, 20*time.Second)
+		m.comeBack(host)
+		r.after(time.Minute)
+		if strings.Contains(m.leftovers(), host) {
+			t.Error(m.leftovers())
+		}
+	})
+}
+
+// TestUnknownReservations: what a restored backup knows nothing of is left
+// alone and shown; when the service goes, it goes.
+func TestUnknownReservations(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMaster(t, 4, room)
+		r := newRig(t, m, memory.New())
+		r.put(kafka)
+		r.untilPlan("deploy", api.Complete, 20*time.Second)
+		r.stop()
+		rec, err := r.store.Get(t.Context(), state.Key{Kind: "service-pod", ID: "kafka@kafka-1"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.store.Commit(t.Context(), state.Op{Key: rec.Key, IfRev: rec.Rev}); err != nil {
+			t.Fatal(err)
+		}
+		before := volumeOf(m.last("kafka-1-broker"))
+		r = newRig(t, m, r.store)
+		r.untilPlan("deploy", api.Complete, time.Minute)
+		r.after(time.Minute)
+		if !strings.Contains(m.leftovers(), before) {
+			t.Errorf("the data is gone:\n%s", m.leftovers())
+		}
+		all := r.find("kafka").DebugReservations()
+		if last := all[len(all)-1]; len(all) != 4 || !strings.Contains(last.Note, "nothing is known of it") {
+			t.Errorf("%+v", all)
+		}
+		if err := r.s.Delete(t.Context(), "kafka", false); err != nil {
+			t.Fatal(err)
+		}
+		r.until("it is gone", 2*time.Minute, func() bool { _, err := r.s.Find("kafka"); return fault.Is(err, fault.NotFound) })
+		if left := m.leftovers() + r.records(); left != "" {
+			t.Error(left)
+		}
+	})
+}

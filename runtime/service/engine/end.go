@@ -14,9 +14,8 @@ import (
 	"dcos.example/dcos/runtime/service/spec"
 )
 
-// claim is a reservation that is to be given back. Whatever offer shows it is
-// used for that (match gives back what no instance knows); the claim is why
-// offers are asked for until it is gone.
+// claim is a reservation that is to be given back: offers are asked for until
+// it is gone.
 type claim struct {
 	claimRecord
 	away bool // its agent cannot be reached
@@ -24,7 +23,7 @@ type claim struct {
 
 // operation is what an ACCEPT asked for beside launches.
 type operation struct {
-	leaks []string // reservations that are gone when it is finished
+	leaks []string // reservations that it gives back
 	pods  []plan.Instance
 	what  string
 	at    time.Time
@@ -32,7 +31,14 @@ type operation struct {
 
 // auditEvery is how often the master is asked whether claims are settled, and
 // about agents from which nothing is heard.
-const auditEvery = 10 * time.Second
+const (
+	auditEvery = 10 * time.Second
+	auditSoon  = 200 * time.Millisecond // after the last, when there is news
+)
+
+// settled is how long after a subscription agents that are up have come back to
+// a new master.
+const settled = 30 * time.Second
 
 // settle forgets a claim.
 func (e *Engine) settle(id string) {
@@ -49,10 +55,10 @@ func (e *Engine) operated(s *mesos.OperationStatus, now time.Time) {
 		switch s.GetState() {
 		case mesos.OperationState_OPERATION_PENDING, mesos.OperationState_OPERATION_RECOVERING:
 		case mesos.OperationState_OPERATION_FINISHED:
+			// Whether that was all of it the master tells: what a task still
+			// held was not offered.
 			delete(e.pending, id)
-			for _, leak := range op.leaks {
-				e.settle(leak)
-			}
+			e.soon = e.soon || len(op.leaks) > 0
 		default:
 			delete(e.pending, id)
 			e.log.Warn("operation failed", "operation", op.what, "state", s.GetState().String(), "message", s.GetMessage())
@@ -80,7 +86,7 @@ func (e *Engine) operated(s *mesos.OperationStatus, now time.Time) {
 // are waited for are still there. It costs O(agents), only while something is
 // waited for.
 func (e *Engine) audit(now time.Time) {
-	waiting := len(e.claims) > 0
+	waiting := len(e.claims) > 0 || e.rec.Uninstall && len(e.instances) == 0 && !e.swept
 	for _, i := range e.instances {
 		waiting = waiting || !i.rec.Away.IsZero() || e.lonely(i, now)
 	}
@@ -90,11 +96,15 @@ func (e *Engine) audit(now time.Time) {
 	if e.auditing {
 		return // its end wakes the loop
 	}
-	if due := e.lastAudit.Add(auditEvery); now.Before(due) {
+	due := e.lastAudit.Add(auditEvery)
+	if e.soon || e.rec.Uninstall && len(e.instances)+len(e.claims) == 0 {
+		due = e.lastAudit.Add(auditSoon)
+	}
+	if now.Before(due) {
 		e.lookAgain(due)
 		return
 	}
-	e.lastAudit, e.auditing = now, true
+	e.lastAudit, e.auditing, e.soon = now, true, false
 	e.lookAgain(now.Add(auditEvery))
 	began, epoch := now, e.flow.epoch
 	e.out.After(func(ctx context.Context) {
@@ -144,13 +154,15 @@ func (e *Engine) audited(agents []Agent, began time.Time) {
 			busy[leak] = busy[leak] || began.Sub(op.at) < time.Minute
 		}
 	}
+	e.sweep(agents, there)
 	var questions []*scheduler.Call_Reconcile_Task
 	for id, c := range e.claims {
 		held, registered := there[c.Agent]
 		switch {
-		case !registered && e.rec.Force:
-			e.log.Warn("what is reserved on an agent that cannot be reached is given up", "pod", c.Pod, "agent", c.Agent)
-			e.settle(id)
+		case !registered && e.rec.Force && began.Sub(e.flow.since) > settled:
+			// The record stays, for a service that has this name again.
+			e.log.Warn("what is reserved on an agent that cannot be reached is left behind", "pod", c.Pod, "agent", c.Agent)
+			delete(e.claims, id)
 		case !registered && c.Task != "":
 			questions = append(questions, question(c.Task, c.Agent))
 		case !registered:
@@ -183,6 +195,27 @@ func (e *Engine) audited(agents []Agent, began time.Time) {
 	}
 	if len(questions) > 0 {
 		e.call(&scheduler.Call{Type: scheduler.Call_RECONCILE.Enum(), Reconcile: &scheduler.Call_Reconcile{Tasks: questions}})
+	}
+}
+
+// sweep looks, when all instances are gone, for what nobody knew of.
+func (e *Engine) sweep(agents []Agent, there map[string]map[string]bool) {
+	if !e.rec.Uninstall || len(e.instances) > 0 {
+		return
+	}
+	e.swept = true
+	for _, a := range agents {
+		for id := range there[a.ID] {
+			if e.claims[id] != nil {
+				continue
+			}
+			e.swept = false
+			e.log.Warn("a reservation of which nothing was known is given back", "agent", a.ID, "reservation", id)
+			c := claimRecord{Pod: "unknown-0", Agent: a.ID, Host: a.Host, Since: time.Now()}
+			e.claims[id] = &claim{claimRecord: c}
+			e.put(kindClaim, id, c)
+			e.flow.again = true
+		}
 	}
 }
 
@@ -320,7 +353,7 @@ func (e *Engine) uninstall(now time.Time) {
 			e.forget(i, now)
 		}
 	}
-	if len(e.instances) > 0 || len(e.claims) > 0 || !e.flow.connected || e.teardown {
+	if len(e.instances) > 0 || len(e.claims) > 0 || !e.swept || !e.flow.connected || e.teardown {
 		return
 	}
 	if now.Before(e.teardownAt) {

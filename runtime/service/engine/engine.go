@@ -103,12 +103,15 @@ type Engine struct {
 	instances  map[plan.Instance]*instance
 	tasks      map[string]*run // by task id: the latest run of each task
 	plans      map[string]*planRecord
+	strange    map[string]claimRecord // reservations of which nothing is known, by id
+	swept      bool                   // uninstalling: no agent has anything of ours
 	claims     map[string]*claim
 	offers     map[string]*mesos.Offer
 	heldSince  time.Time
 	flow       flow
 	lookAt     time.Time // when to look again at the latest; of one turn
 	lastAudit  time.Time
+	soon       bool // something was given back: ask soon
 	auditing   bool
 	teardown   bool      // asked for
 	teardownAt time.Time // no sooner
@@ -141,7 +144,7 @@ func New(cfg Config, s *Saved) *Engine {
 		wake: make(chan struct{}, 1), over: make(chan struct{}),
 		rec: s.service, status: s.status, configs: map[string]*config{}, instances: map[plan.Instance]*instance{},
 		tasks: map[string]*run{}, plans: map[string]*planRecord{}, claims: map[string]*claim{},
-		offers: map[string]*mesos.Offer{}, pending: map[string]*operation{},
+		strange: map[string]claimRecord{}, offers: map[string]*mesos.Offer{}, pending: map[string]*operation{},
 	}
 	e.out = outbox.New(cfg.Store, "store service "+s.Name, e.log)
 	for key, rev := range s.revs {
@@ -162,10 +165,15 @@ func New(cfg Config, s *Saved) *Engine {
 	return e
 }
 
-// Install returns the engine of a service that is not stored yet, with what
-// makes its target configuration; Run stores it.
-func Install(cfg Config, s *service.Spec, p service.Package, now time.Time) (*Engine, error) {
+// Install returns the engine of a service that is not stored yet; Run stores
+// it. What a service of that name left on agents that could not be reached is
+// its to give back.
+func Install(ctx context.Context, cfg Config, s *service.Spec, p service.Package, now time.Time) (*Engine, error) {
 	saved := newSaved(s.Name)
+	err := each(ctx, cfg.Store, kindClaim, map[string]*Saved{s.Name: saved}, func(s *Saved, id string, r claimRecord) { s.claims[id] = r })
+	if err != nil {
+		return nil, err
+	}
 	r, err := newRecord(cfg.Vault, s, p, nil, now)
 	if err != nil {
 		return nil, err

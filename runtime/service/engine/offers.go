@@ -114,6 +114,7 @@ func (e *Engine) matchHeld(now time.Time, wants []want) {
 	clear(e.offers)
 	for _, a := range agents {
 		e.present(a.ID)
+		e.wonder(a.ID, a.Host, a.Resources, now)
 	}
 	ms, of := e.matchWants(wants)
 	plain := make([]match.Agent, len(agents))
@@ -145,6 +146,26 @@ func (e *Engine) present(agent string) {
 	}
 }
 
+// wonder notes reservations of which nothing is known. There are none but
+// after a backup was restored, or when an agent returns that was given up. They
+// are left alone, as there may be data in them, and shown.
+func (e *Engine) wonder(agent, host string, rs resource.Resources, now time.Time) {
+	for it := range rs.All() {
+		id := match.ReservationOf(it)
+		if id == "" || it.Role() != e.role || e.claims[id] != nil {
+			continue
+		}
+		known := false
+		for _, i := range e.instances {
+			known = known || i.rec.Reservation == id
+		}
+		if _, told := e.strange[id]; !known && !told {
+			e.log.Warn("a reservation of which nothing is known is left alone", "agent", agent, "host", host, "reservation", id)
+			e.strange[id] = claimRecord{Agent: agent, Host: host, Since: now}
+		}
+	}
+}
+
 func (e *Engine) decline(ids []*mesos.OfferID) {
 	if len(ids) == 0 {
 		return
@@ -157,7 +178,13 @@ func (e *Engine) decline(ids []*mesos.OfferID) {
 
 // settings are what the rules and reservations are now.
 func (e *Engine) settings(of []want) match.Settings {
-	s := match.Settings{Role: e.role, Rules: map[string]placement.Rules{}, Load: map[string]int{}, Known: map[string]bool{}, Random: random}
+	s := match.Settings{
+		Role: e.role, Rules: map[string]placement.Rules{}, Load: map[string]int{}, Random: random,
+		Known: map[string]bool{}, Claimed: map[string]bool{}, All: e.rec.Uninstall,
+	}
+	for id := range e.claims {
+		s.Claimed[id] = true
+	}
 	placed := map[string][]placement.Place{}
 	for _, i := range e.instances {
 		s.Known[i.rec.Reservation] = true
@@ -311,11 +338,6 @@ func (e *Engine) accept(a offered, u match.Use, of []want, now time.Time) bool {
 	add(&mesos.Offer_Operation{Type: mesos.Offer_Operation_UNRESERVE.Enum(), Unreserve: &mesos.Offer_Operation_Unreserve{Resources: as(u.Unreserve)}}, u.Unreserve, u.Leaks)
 	add(&mesos.Offer_Operation{Type: mesos.Offer_Operation_RESERVE.Enum(), Reserve: &mesos.Offer_Operation_Reserve{Resources: as(u.Reserve)}}, u.Reserve, nil)
 	add(&mesos.Offer_Operation{Type: mesos.Offer_Operation_CREATE.Enum(), Create: &mesos.Offer_Operation_Create{Volumes: as(u.Create)}}, u.Create, nil)
-	for _, leak := range u.Leaks {
-		if e.claims[leak] == nil {
-			e.log.Warn("a reservation that nobody knows is given back", "agent", a.ID, "reservation", leak)
-		}
-	}
 	e.out.After(func(ctx context.Context) { e.send(ctx, a, ops, tasks, started) })
 	return true
 }

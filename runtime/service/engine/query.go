@@ -490,6 +490,12 @@ func (e *Engine) DebugReservations() []service.DebugReservation {
 		c := e.claims[id]
 		out = append(out, service.DebugReservation{Agent: c.Agent, Host: c.Host, Reservation: id, Note: "of " + c.Pod + ": " + c.text()})
 	}
+	for id, c := range e.strange {
+		out = append(out, service.DebugReservation{
+			Agent: c.Agent, Host: c.Host, Reservation: id,
+			Note: "nothing is known of it, so it is left alone: it is from after the backup that was restored, or from before its agent was given up; uninstalling the service gives it back",
+		})
+	}
 	return out
 }
 

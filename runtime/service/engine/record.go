@@ -222,7 +222,7 @@ func each[T any](ctx context.Context, store state.Backend, kind state.Kind, all 
 		name, id, _ := strings.Cut(o.ID, "@")
 		s := all[name]
 		if s == nil {
-			continue // of a service whose removal was cut short: written over if the name comes again
+			continue // a claim that a service left behind: that of the next of its name
 		}
 		put(s, id, o.Spec)
 		s.revs[state.Key{Kind: kind, ID: o.ID}] = o.Rev

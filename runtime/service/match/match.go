@@ -3,9 +3,10 @@
 // its volumes, launch its tasks, and give back what nobody needs. It is pure.
 //
 // All that an instance reserves carries one label, its reservation. So it is
-// told apart from what other instances have on the same agent, it is offered
-// back whole whenever its tasks end, and what no instance knows is a leak,
-// whoever lost it.
+// told apart from what other instances have on the same agent, and offered back
+// whole whenever its tasks end. What no instance has is given back if it is
+// known that nobody wants it; a reservation of which nothing is known is left
+// alone, since there may be data in it.
 package match
 
 import (
@@ -80,9 +81,12 @@ type Settings struct {
 	Rules map[string]placement.Rules
 	// Load counts instances by agent: less loaded agents are taken first.
 	Load map[string]int
-	// Known are the reservations of instances that exist, and of wants: what
-	// else is labelled is given back.
+	// Known are the reservations of instances that exist, and of wants.
 	Known map[string]bool
+	// Claimed are reservations to be given back. With All, so is whatever else
+	// is labelled and not known.
+	Claimed map[string]bool
+	All     bool
 	// Random returns a number below n; it picks ports.
 	Random func(n uint64) uint64
 }
@@ -181,13 +185,13 @@ type matcher struct {
 	outcomes []Outcome
 }
 
-// release gives back what is labelled and of no instance.
+// release gives back what is claimed.
 func (m *matcher) release(i int) {
 	s := &m.states[i]
 	leaks := map[string]bool{}
 	gone := s.left.Filter(func(it resource.Item) bool {
 		id := ReservationOf(it)
-		leak := id != "" && it.Role() == m.set.Role && !m.set.Known[id]
+		leak := id != "" && it.Role() == m.set.Role && !m.set.Known[id] && (m.set.All || m.set.Claimed[id])
 		if leak {
 			leaks[id] = true
 		}

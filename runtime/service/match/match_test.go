@@ -35,7 +35,7 @@ func want(n int) match.Want {
 }
 
 func settings(wants ...match.Want) match.Settings {
-	s := match.Settings{Role: role, Rules: map[string]placement.Rules{}, Load: map[string]int{}, Known: map[string]bool{}, Random: func(uint64) uint64 { return 0 }}
+	s := match.Settings{Role: role, Rules: map[string]placement.Rules{}, Load: map[string]int{}, Known: map[string]bool{}, Claimed: map[string]bool{}, Random: func(uint64) uint64 { return 0 }}
 	for _, w := range wants {
 		s.Known[w.Reservation] = true
 	}
@@ -133,9 +133,14 @@ func TestDeployRestartAndGiveBack(t *testing.T) {
 	}
 	total, _ = apply(t, a.Resources, a.Resources, uses[0])
 
-	// Nobody knows it any more: all is given back.
+	// Nobody knows of it: it is left alone. It is claimed: all is given back.
 	a.Resources = total
-	uses, _ = match.Match([]match.Agent{a}, nil, settings())
+	set := settings()
+	if uses, _ = match.Match([]match.Agent{a}, nil, set); len(uses) > 0 {
+		t.Errorf("%+v", uses)
+	}
+	set.Claimed["r0"] = true
+	uses, _ = match.Match([]match.Agent{a}, nil, set)
 	if len(uses) != 1 || !cmp.Equal(uses[0].Leaks, []string{"r0"}) {
 		t.Fatalf("%+v", uses)
 	}
@@ -274,7 +279,9 @@ func TestNothingLeaks(t *testing.T) {
 			set := settings()
 			set.Random = func(n uint64) uint64 { return rapid.Uint64Range(0, n-1).Draw(t, "port") }
 			for _, i := range is {
-				if !i.lost {
+				if i.lost {
+					set.Claimed[i.Reservation] = true
+				} else {
 					set.Known[i.Reservation] = true
 				}
 				if !i.lost && !i.live {
