@@ -323,8 +323,8 @@ type endpoint struct {
 	pod  string
 }
 
-// endpoints lists them by name: that of the port, or of the VIP, with the pod
-// in front if two pods have one.
+// endpoints lists them by the name of the port, with the pod in front if two
+// pods have one.
 func (e *Engine) endpoints() map[string][]endpoint {
 	out := map[string][]endpoint{}
 	for pod, p := range e.target().Spec.Pods.All() {
@@ -334,9 +334,6 @@ func (e *Engine) endpoints() map[string][]endpoint {
 					continue
 				}
 				name := port
-				if def.VIP != nil {
-					name = def.VIP.Prefix
-				}
 				if have := out[name]; len(have) > 0 && have[0].pod != pod {
 					name = pod + "-" + name
 				}
@@ -347,7 +344,7 @@ func (e *Engine) endpoints() map[string][]endpoint {
 	return out
 }
 
-// Endpoints lists the names of advertised ports and VIPs.
+// Endpoints lists the names of ports that are advertised or have a VIP.
 func (e *Engine) Endpoints() []string {
 	e.mu.Lock()
 	defer e.mu.Unlock()
