@@ -207,8 +207,8 @@ func (e *Engine) ForceComplete(ctx context.Context, name, phase, step string) (c
 		switch i := e.instances[st.Instance]; {
 		case spec.IsDeploy(name):
 			if i == nil {
-				i = &instance{id: st.Instance, rec: podRecord{Config: e.rec.Target, Reservation: newID(), Tasks: map[string]*taskRecord{}}}
-				e.instances[st.Instance] = i
+				i = &instance{id: st.Instance, rec: podRecord{Config: e.rec.Target, Reservation: newID()}}
+				e.adopt(i)
 			}
 			if i.rec.Done[st.ID] != e.deployToken(st) {
 				e.complete(i, st)

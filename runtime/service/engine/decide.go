@@ -284,8 +284,8 @@ func (e *Engine) workDeploy(st plan.Step, now time.Time) *want {
 	t := e.target()
 	i := e.instances[st.Instance]
 	if i == nil {
-		i = &instance{id: st.Instance, rec: podRecord{Config: t.ID, Reservation: newID(), Tasks: map[string]*taskRecord{}}}
-		e.instances[st.Instance] = i
+		i = &instance{id: st.Instance, rec: podRecord{Config: t.ID, Reservation: newID()}}
+		e.adopt(i)
 	}
 	if i.rec.Replace != "" || i.rec.Step != "" && i.rec.Step != st.ID {
 		return nil

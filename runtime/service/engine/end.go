@@ -236,6 +236,7 @@ func (e *Engine) forget(i *instance, now time.Time) {
 		delete(e.tasks, t.ID)
 	}
 	delete(e.instances, i.id)
+	e.order = nil
 	e.drop(kindPod, i.id.String())
 }
 

@@ -17,10 +17,10 @@
 package engine
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	mrand "math/rand/v2"
 	"net/http"
 	"slices"
@@ -101,6 +101,7 @@ type Engine struct {
 	status     statusRecord
 	configs    map[string]*config
 	instances  map[plan.Instance]*instance
+	order      []*instance     // the instances, sorted; nil when they have changed
 	tasks      map[string]*run // by task id: the latest run of each task
 	plans      map[string]*planRecord
 	strange    map[string]claimRecord // reservations of which nothing is known, by id
@@ -188,7 +189,7 @@ func Install(ctx context.Context, cfg Config, s *service.Spec, p service.Package
 
 // adopt takes an instance in.
 func (e *Engine) adopt(i *instance) {
-	e.instances[i.id] = i
+	e.instances[i.id], e.order = i, nil
 	if i.rec.Tasks == nil {
 		i.rec.Tasks = map[string]*taskRecord{}
 	}
@@ -469,14 +470,12 @@ func (e *Engine) save(i *instance) { e.put(kindPod, i.id.String(), i.rec) }
 // target is the configuration aimed at.
 func (e *Engine) target() *config { return e.configs[e.rec.Target] }
 
-// sorted lists the instances in order.
+// sorted lists the instances in order. It must not be changed.
 func (e *Engine) sorted() []*instance {
-	out := make([]*instance, 0, len(e.instances))
-	for _, i := range e.instances {
-		out = append(out, i)
+	if e.order == nil {
+		e.order = slices.SortedFunc(maps.Values(e.instances), func(a, b *instance) int { return a.id.Compare(b.id) })
 	}
-	slices.SortFunc(out, func(a, b *instance) int { return cmp.Or(a.id.Compare(b.id)) })
-	return out
+	return e.order
 }
 
 func random(n uint64) uint64 { return mrand.Uint64N(n) }

@@ -112,10 +112,8 @@ func (e *Engine) matchHeld(now time.Time, wants []want) {
 		all = append(all, o.GetId())
 	}
 	clear(e.offers)
-	for _, a := range agents {
-		e.present(a.ID)
-		e.wonder(a.ID, a.Host, a.Resources, now)
-	}
+	e.present(agents)
+	e.wonder(agents, now)
 	ms, of := e.matchWants(wants)
 	plain := make([]match.Agent, len(agents))
 	for k, a := range agents {
@@ -136,10 +134,14 @@ func (e *Engine) matchHeld(now time.Time, wants []want) {
 	e.decline(unused)
 }
 
-// present notes that an agent is there.
-func (e *Engine) present(agent string) {
+// present notes which agents are there.
+func (e *Engine) present(agents []offered) {
+	there := map[string]bool{}
+	for _, a := range agents {
+		there[a.ID] = true
+	}
 	for _, i := range e.instances {
-		if i.rec.Agent == agent && !i.rec.Away.IsZero() && !i.anyAway() {
+		if !i.rec.Away.IsZero() && there[i.rec.Agent] && !i.anyAway() {
 			i.rec.Away = time.Time{}
 			e.save(i)
 		}
@@ -149,19 +151,21 @@ func (e *Engine) present(agent string) {
 // wonder notes reservations of which nothing is known. There are none but
 // after a backup was restored, or when an agent returns that was given up. They
 // are left alone, as there may be data in them, and shown.
-func (e *Engine) wonder(agent, host string, rs resource.Resources, now time.Time) {
-	for it := range rs.All() {
-		id := match.ReservationOf(it)
-		if id == "" || it.Role() != e.role || e.claims[id] != nil {
-			continue
-		}
-		known := false
-		for _, i := range e.instances {
-			known = known || i.rec.Reservation == id
-		}
-		if _, told := e.strange[id]; !known && !told {
-			e.log.Warn("a reservation of which nothing is known is left alone", "agent", agent, "host", host, "reservation", id)
-			e.strange[id] = claimRecord{Agent: agent, Host: host, Since: now}
+func (e *Engine) wonder(agents []offered, now time.Time) {
+	known := map[string]bool{}
+	for _, i := range e.instances {
+		known[i.rec.Reservation] = true
+	}
+	for _, a := range agents {
+		for it := range a.Resources.All() {
+			id := match.ReservationOf(it)
+			if id == "" || it.Role() != e.role || known[id] || e.claims[id] != nil {
+				continue
+			}
+			if _, told := e.strange[id]; !told {
+				e.log.Warn("a reservation of which nothing is known is left alone", "agent", a.ID, "host", a.Host, "reservation", id)
+				e.strange[id] = claimRecord{Agent: a.ID, Host: a.Host, Since: now}
+			}
 		}
 	}
 }
