@@ -129,7 +129,7 @@ var owners = map[string][]string{
 	"golang.org/x/crypto/ssh":             {"installer/host/ssh", "ci/lab"},
 	"github.com/minio/minio-go/v7":        {"runtime/backup/target", "universe/tools/cassandra"},
 	"github.com/twmb/franz-go":            {"universe/tools/kafka", "ci/e2e"},
-	"github.com/redis/go-redis/":           {"universe/tools/redis", "ci/e2e"},
+	"github.com/redis/go-redis/":          {"universe/tools/redis", "ci/e2e"},
 	"github.com/apache/cassandra-gocql-":  {"universe/tools/cassandra", "ci/e2e"},
 	"filippo.io/age":                      {"runtime/backup", "installer/bootstrap", "installer/cli", "installer/recovery"},
 }
