@@ -302,21 +302,26 @@ func (b *Builder) debianPart(ctx context.Context, s *stage, locked *lock.File) (
 
 // closure asks Debian what the stage needs besides what its bases have.
 func (b *Builder) closure(ctx context.Context, s *stage) ([]lock.Deb, error) {
-	debs, err := b.debian.Resolve(ctx, slices.Concat(s.below.requested(), s.recipe.Debian.Packages))
+	asked := slices.Concat(s.below.requested(), s.recipe.Debian.Packages)
+	var exclude []string
+	for p := s; p != nil; p = p.below {
+		for _, e := range p.recipe.Debian.Exclude {
+			// Not what is asked for by name above the base that does without it.
+			if !slices.Contains(asked, e) {
+				exclude = append(exclude, e)
+			}
+		}
+	}
+	debs, err := b.debian.Resolve(ctx, asked, exclude)
 	if err != nil {
 		return nil, err
 	}
 	below := map[string]bool{}
+	for _, e := range exclude {
+		below[e] = true
+	}
 	for _, d := range s.below.debs() {
 		below[d.Name] = true
-	}
-	for p := s; p != nil; p = p.below {
-		for _, e := range p.recipe.Debian.Exclude {
-			// Asked for by name above the base that does without it.
-			if !slices.Contains(s.recipe.Debian.Packages, e) {
-				below[e] = true
-			}
-		}
 	}
 	return slices.DeleteFunc(debs, func(d lock.Deb) bool { return below[d.Name] }), nil
 }

@@ -63,13 +63,10 @@ func New(dir string, files *store.Store, flags ...string) (*Source, error) {
 }
 
 // Failure is what apt said when it failed.
-type Failure struct {
-	Args []string
-	Said string
-}
+type Failure struct{ Said string }
 
 func (f *Failure) Error() string {
-	return fmt.Sprintf("apt-get %s: %s", f.Args[0], f.Said)
+	return fmt.Sprintf("apt-get: %s", strings.ReplaceAll(f.Said, "\n", "; "))
 }
 
 func (s *Source) apt(ctx context.Context, dir string, args ...string) ([]byte, error) {
@@ -98,7 +95,12 @@ func (s *Source) apt(ctx context.Context, dir string, args ...string) ([]byte, e
 		if text == "" {
 			text = strings.TrimSpace(out.String())
 		}
-		return nil, &Failure{args, text}
+		// What went wrong, without what apt only wonders about.
+		lines := slices.DeleteFunc(strings.Split(text, "\n"), func(l string) bool { return !strings.HasPrefix(l, "E: ") })
+		if len(lines) > 0 {
+			text = strings.Join(lines, "\n")
+		}
+		return nil, &Failure{text}
 	}
 	return out.Bytes(), nil
 }
@@ -121,18 +123,57 @@ func (s *Source) update(ctx context.Context, now bool) (bool, error) {
 }
 
 // Resolve returns the packages and all that they depend on, by name, without
-// recommendations.
-func (s *Source) Resolve(ctx context.Context, names []string) ([]lock.Deb, error) {
+// recommendations, without the excluded ones, and without what only those need.
+func (s *Source) Resolve(ctx context.Context, names, exclude []string) ([]lock.Deb, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if _, err := s.update(ctx, false); err != nil {
 		return nil, err
 	}
-	out, err := s.apt(ctx, "", append([]string{"--print-uris", "install"}, names...)...)
+	status, err := s.pretend(ctx, exclude)
+	if err != nil {
+		return nil, err
+	}
+	defer os.Remove(status)
+	out, err := s.apt(ctx, "", append([]string{"-o", "Dir::State::status=" + status, "--print-uris", "install"}, names...)...)
 	if err != nil {
 		return nil, fmt.Errorf("resolve Debian packages %s: %w", strings.Join(names, " "), err)
 	}
 	return parse(string(out))
+}
+
+// pretend writes a status in which these packages are installed: apt takes
+// neither them nor what they depend on.
+func (s *Source) pretend(ctx context.Context, names []string) (string, error) {
+	var text strings.Builder
+	if len(names) > 0 {
+		out, err := s.apt(ctx, "", append([]string{"--print-uris", "download"}, names...)...)
+		if f := (*Failure)(nil); errors.As(err, &f) {
+			// What Debian does not have, nothing can bring along.
+			known := slices.DeleteFunc(slices.Clone(names), func(n string) bool {
+				return slices.Contains(strings.Split(f.Said, "\n"), "E: Unable to locate package "+n)
+			})
+			if len(known) < len(names) {
+				return s.pretend(ctx, known)
+			}
+		}
+		if err != nil {
+			return "", fmt.Errorf("look for the Debian packages to exclude: %w", err)
+		}
+		debs, err := parse(string(out))
+		if err != nil {
+			return "", err
+		}
+		for _, d := range debs {
+			fmt.Fprintf(&text, "Package: %s\nStatus: install ok installed\nVersion: %s\nArchitecture: amd64\nMulti-Arch: foreign\nMaintainer: nobody\nDescription: not in this image\n\n", d.Name, d.Version)
+		}
+	}
+	f, err := os.CreateTemp(s.dir, "status-")
+	if err != nil {
+		return "", err
+	}
+	_, err = f.WriteString(text.String())
+	return f.Name(), errors.Join(err, f.Close())
 }
 
 var uriLine = regexp.MustCompile(`^'([^']*)' (\S+) (\d+) SHA256:([0-9a-f]{64})$`)
