@@ -9,6 +9,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"strconv"
 
 	"dcos.example/dcos/runtime/api/cosmos"
 	"dcos.example/dcos/runtime/catalog/failure"
@@ -102,6 +103,7 @@ func handle[T any](a *api, c cosmos.Call, do func(ctx context.Context, req *T, a
 			return
 		}
 		w.Header().Set("Content-Type", answer)
+		w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 		w.Write(body) // a client that is gone is none of ours
 	}
 	a.mux.HandleFunc("POST "+c.Path, h)

@@ -99,6 +99,7 @@ type Index struct {
 	names  []string           // sorted
 	byName map[string][]Entry // in the order of preference, versions once
 	found  []found            // in the order of answers
+	all    []byte             // the answer of all
 	urls   map[string]struct{}
 }
 
@@ -142,6 +143,7 @@ func New(sources []Source) (*Index, error) {
 		}
 		ix.found = append(ix.found, f)
 	}
+	ix.all = ix.answer(func(found) bool { return true })
 	return ix, nil
 }
 
@@ -179,24 +181,35 @@ func (ix *Index) Packages() int { return len(ix.names) }
 
 // Search writes the packages whose name, description or a tag has the query in
 // it, in whatever case; with * for any text in it, those where it matches one
-// of them whole and as written. The answer is a cosmos.SearchResponse. Cost
-// grows with the number of packages.
+// of them whole and as written. The answer is a cosmos.SearchResponse, and not
+// the caller's to change. Cost grows with the number of packages.
 func (ix *Index) Search(query string) []byte {
-	match := matcher(query)
-	b := bytes.NewBufferString(`{"packages":[`)
-	first := true
-	for _, f := range ix.found {
-		if query != "" && !match(f) {
-			continue
-		}
-		if !first {
-			b.WriteByte(',')
-		}
-		first = false
-		b.Write(f.json)
+	if query == "" {
+		return ix.all
 	}
-	b.WriteString("]}")
-	return b.Bytes()
+	return ix.answer(matcher(query))
+}
+
+// answer writes what match is true of.
+func (ix *Index) answer(match func(found) bool) []byte {
+	const begin, end = `{"packages":[`, "]}"
+	size := len(begin) + len(end)
+	var texts [][]byte
+	for _, f := range ix.found {
+		if match(f) {
+			texts = append(texts, f.json)
+			size += len(f.json) + 1
+		}
+	}
+	b := make([]byte, 0, size)
+	b = append(b, begin...)
+	for i, t := range texts {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(b, t...)
+	}
+	return append(b, end...)
 }
 
 func matcher(query string) func(found) bool {
