@@ -15,7 +15,7 @@ import (
 	"dcos.example/dcos/runtime/state/memory"
 )
 
-var chaos = flag.Uint64("chaos", 12, "how many random histories to play")
+var chaos = flag.Uint64("chaos", 6, "how many random histories to play")
 
 // TestChaos plays random histories: tasks crash, hosts come and go, calls get
 // lost, leaders change, people update, replace, restart and scale. The fake

@@ -38,6 +38,7 @@ type master struct {
 	fate       func(*mesos.TaskInfo) fate // of a task; nil: it runs, or ends if that is its goal
 	lose       func() bool                // whether the next ACCEPT gets lost
 	launched   []*mesos.TaskInfo
+	refuse     string       // the framework that may not subscribe
 	ended      func(*mtask) // with mu held, when a task has ended
 	live       func()       // with mu held, after each launch
 }
@@ -189,6 +190,11 @@ func (m *master) operator(w http.ResponseWriter, typ masterapi.Call_Type) {
 func (m *master) subscribe(w http.ResponseWriter, r *http.Request, s *scheduler.Call_Subscribe) {
 	m.mu.Lock()
 	info := proto.CloneOf(s.GetFrameworkInfo())
+	if m.refuse == info.GetName() {
+		m.mu.Unlock()
+		http.Error(w, "Not authorized to use role", http.StatusForbidden)
+		return
+	}
 	if info.GetId() == nil {
 		info.Id = &mesos.FrameworkID{Value: proto.String(fmt.Sprintf("fw-%04d", len(m.frameworks)))}
 		m.frameworks[info.GetId().GetValue()] = &fw{calls: map[scheduler.Call_Type]int{}}

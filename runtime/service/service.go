@@ -212,6 +212,9 @@ func (s *Service) Find(name string) (*engine.Engine, error) {
 	return e, nil
 }
 
+// maxStored bounds a configuration: the store takes requests of 1.5 MiB.
+const maxStored = 1 << 20
+
 // Put installs or updates the service name and returns when that is stored;
 // created tells which. Errors: Invalid with service.Problems in its chain,
 // Exists if createOnly, Conflict if the service is being uninstalled.
@@ -230,6 +233,11 @@ func (s *Service) Put(ctx context.Context, name string, r service.Request, creat
 	sp, err := s.check(ctx, t, r)
 	if err != nil {
 		return d, false, err
+	}
+	if n := len(r.Spec) + len(r.Package.Definition) + len(r.Package.Options); n > maxStored {
+		return d, false, invalid("install service", service.Problems{{
+			Message: fmt.Sprintf("spec, package definition and options are %d bytes together; at most %d can be stored", n, maxStored),
+		}})
 	}
 	if sp.Name != name {
 		return d, false, invalid("install service", service.Problems{{Path: "name", Message: "the service is to be called " + name + ", its spec says " + sp.Name}})

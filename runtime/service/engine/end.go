@@ -364,7 +364,7 @@ func (e *Engine) uninstall(now time.Time) {
 	e.teardown = true
 	e.log.Info("nothing is left, the framework is removed", "framework", e.status.Framework)
 	e.out.After(func(ctx context.Context) {
-		err := e.client.Call(ctx, &scheduler.Call{Type: scheduler.Call_TEARDOWN.Enum()})
+		err := e.client.Load().Call(ctx, &scheduler.Call{Type: scheduler.Call_TEARDOWN.Enum()})
 		e.mu.Lock()
 		defer e.mu.Unlock()
 		if err != nil && !fault.Is(err, fault.NotFound) {

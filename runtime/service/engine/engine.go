@@ -18,13 +18,13 @@ package engine
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"maps"
 	mrand "math/rand/v2"
 	"net/http"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -91,7 +91,7 @@ type Engine struct {
 	role   string
 	log    *slog.Logger
 	out    *outbox.Box
-	client *framework.Client
+	client atomic.Pointer[framework.Client] // set before anything is connected
 	wake   chan struct{}
 	over   chan struct{}   // closed when the service is uninstalled
 	ctx    context.Context // of Run, for what outlives a call; it tells failure from the end
@@ -105,6 +105,7 @@ type Engine struct {
 	tasks      map[string]*run // by task id: the latest run of each task
 	plans      map[string]*planRecord
 	strange    map[string]claimRecord // reservations of which nothing is known, by id
+	problem    string                 // why the master refuses the framework
 	swept      bool                   // uninstalling: no agent has anything of ours
 	claims     map[string]*claim
 	offers     map[string]*mesos.Offer
@@ -203,19 +204,6 @@ func (e *Engine) adopt(i *instance) {
 // Run leads until ctx ends, the term is lost, or the service is uninstalled,
 // which done tells.
 func (e *Engine) Run(ctx context.Context) (done bool, err error) {
-	if e.status.Framework == "" {
-		if err := e.inherit(ctx); err != nil {
-			return false, nil // the term has ended
-		}
-	}
-	client, err := framework.New(framework.Config{
-		Masters: []string{e.cfg.Master}, Client: e.cfg.Client, Format: wire.Protobuf, Info: e.info(),
-		SuppressedRoles: []string{e.role}, Handle: e.handle, Disconnected: e.disconnected, Log: e.log,
-	})
-	if err != nil {
-		return false, err
-	}
-	e.client = client
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	group, gctx := errgroup.WithContext(ctx)
@@ -224,13 +212,7 @@ func (e *Engine) Run(ctx context.Context) (done bool, err error) {
 	e.mu.Unlock()
 	group.Go(func() error { return e.out.Run(gctx) })
 	group.Go(func() error { e.work(gctx); return nil })
-	group.Go(func() error {
-		err := client.Run(gctx)
-		if fault.Is(err, fault.NotFound) {
-			return e.removed(gctx, err)
-		}
-		return err
-	})
+	group.Go(func() error { return e.connect(gctx) })
 	group.Go(func() error {
 		select {
 		case <-gctx.Done():
@@ -248,9 +230,74 @@ func (e *Engine) Run(ctx context.Context) (done bool, err error) {
 	return false, err
 }
 
+// refusedPause is how long after the master refused the framework it is asked
+// again.
+const refusedPause = 5 * time.Second
+
+// connect keeps the framework subscribed until ctx ends or the service is
+// uninstalled. What one service is refused does not concern the others.
+func (e *Engine) connect(ctx context.Context) error {
+	for {
+		if err := e.inherit(ctx); err != nil {
+			return nil // the term has ended
+		}
+		client, err := framework.New(framework.Config{
+			Masters: []string{e.cfg.Master}, Client: e.cfg.Client, Format: wire.Protobuf, Info: e.info(),
+			SuppressedRoles: []string{e.role}, Handle: e.handle, Disconnected: e.disconnected, Log: e.log,
+		})
+		if err != nil {
+			return err
+		}
+		e.client.Store(client)
+		err = client.Run(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		e.log.Error("the master refuses the framework", "err", err)
+		if done, stored := e.refused(err); done {
+			return nil
+		} else if err := e.out.Wait(ctx, stored); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(refusedPause):
+		}
+	}
+}
+
+// refused handles that the master does not have the framework: because it was
+// removed, as was asked for, or by somebody else, and then it is made anew; or
+// because it may not be. It returns what was staged.
+func (e *Engine) refused(err error) (done bool, stored <-chan struct{}) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	clear(e.offers)
+	e.flow = flow{epoch: e.flow.epoch}
+	e.problem = err.Error()
+	if fault.Is(err, fault.NotFound) {
+		if e.rec.Uninstall {
+			e.finish()
+			return true, nil
+		}
+		e.status.Framework = ""
+		e.putStatus()
+		e.loseTasks()
+	}
+	e.nudge()
+	return false, e.out.Flushed()
+}
+
 // inherit takes over the framework of a leader that ended before it had stored
 // its id. Without one the tasks that are stored belong to nobody.
 func (e *Engine) inherit(ctx context.Context) error {
+	e.mu.Lock()
+	known := e.status.Framework != ""
+	e.mu.Unlock()
+	if known {
+		return nil
+	}
 	for {
 		id, err := e.cfg.Orphan(ctx, e.name, e.role)
 		if err == nil {
@@ -258,6 +305,7 @@ func (e *Engine) inherit(ctx context.Context) error {
 			defer e.mu.Unlock()
 			if e.status.Framework = id; id == "" {
 				e.loseTasks()
+				e.nudge()
 			}
 			return nil
 		}
@@ -274,6 +322,8 @@ func (e *Engine) inherit(ctx context.Context) error {
 func (e *Engine) Over() <-chan struct{} { return e.over }
 
 func (e *Engine) info() *mesos.FrameworkInfo {
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	info := &mesos.FrameworkInfo{
 		User: proto.String("root"), Name: proto.String(e.name), Roles: []string{e.role},
 		FailoverTimeout: proto.Float64(failoverTimeout.Seconds()), Checkpoint: proto.Bool(true),
@@ -296,24 +346,6 @@ func (e *Engine) info() *mesos.FrameworkInfo {
 		info.Capabilities = append(info.Capabilities, &mesos.FrameworkInfo_Capability{Type: c.Enum()})
 	}
 	return info
-}
-
-// removed handles that the master has removed the framework: what was asked
-// for, or a framework to be made anew by the next term.
-func (e *Engine) removed(ctx context.Context, cause error) error {
-	e.mu.Lock()
-	if e.rec.Uninstall {
-		e.finish()
-		e.mu.Unlock()
-		return nil
-	}
-	e.log.Error("the master has removed the framework, its tasks are gone", "framework", e.status.Framework)
-	e.status.Framework = ""
-	e.putStatus()
-	e.loseTasks()
-	stored := e.out.Flushed()
-	e.mu.Unlock()
-	return errors.Join(cause, e.out.Wait(ctx, stored))
 }
 
 // loseTasks takes all tasks for lost: there is no framework that has them.
@@ -366,7 +398,7 @@ func (e *Engine) subscribed(s *scheduler.Event_Subscribed, now time.Time) {
 	clear(e.offers)
 	clear(e.pending)
 	e.flow = flow{epoch: e.flow.epoch + 1, connected: true, since: now}
-	e.teardown = false
+	e.teardown, e.problem = false, ""
 	e.lastAudit = now
 	for _, r := range e.tasks {
 		r.of.asked = nil // kills are sent again
@@ -436,7 +468,7 @@ func (e *Engine) nudge() {
 // call makes a call once everything staged so far is stored.
 func (e *Engine) call(c *scheduler.Call) {
 	e.out.After(func(ctx context.Context) {
-		if err := e.client.Call(ctx, c); err != nil && e.ctx.Err() == nil {
+		if err := e.client.Load().Call(ctx, c); err != nil && e.ctx.Err() == nil {
 			// It is told again by reconciliation, by kill retries, or with the
 			// next revive.
 			e.log.Warn("call to the master", "call", c.GetType().String(), "err", err)

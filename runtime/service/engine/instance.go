@@ -188,7 +188,7 @@ func (e *Engine) update(s *mesos.TaskStatus, now time.Time) {
 		return
 	}
 	e.out.After(func(ctx context.Context) {
-		if err := e.client.Acknowledge(ctx, s); err != nil && e.ctx.Err() == nil {
+		if err := e.client.Load().Acknowledge(ctx, s); err != nil && e.ctx.Err() == nil {
 			e.log.Warn("acknowledge status", "task", id, "err", err)
 		}
 	})

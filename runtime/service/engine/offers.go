@@ -356,7 +356,7 @@ func (e *Engine) send(ctx context.Context, a offered, ops []*mesos.Offer_Operati
 				Type: mesos.Offer_Operation_LAUNCH.Enum(), Launch: &mesos.Offer_Operation_Launch{TaskInfos: infos},
 			})
 		}
-		err = e.client.Call(ctx, &scheduler.Call{
+		err = e.client.Load().Call(ctx, &scheduler.Call{
 			Type: scheduler.Call_ACCEPT.Enum(),
 			Accept: &scheduler.Call_Accept{
 				OfferIds: a.Offers, Operations: ops, Filters: &mesos.Filters{RefuseSeconds: proto.Float64(refuse.Seconds())},
@@ -545,7 +545,7 @@ func later(a, b time.Time) time.Time {
 func (e *Engine) revive() {
 	epoch := e.flow.epoch
 	e.out.After(func(ctx context.Context) {
-		err := e.client.Call(ctx, &scheduler.Call{Type: scheduler.Call_REVIVE.Enum(), Revive: &scheduler.Call_Revive{}})
+		err := e.client.Load().Call(ctx, &scheduler.Call{Type: scheduler.Call_REVIVE.Enum(), Revive: &scheduler.Call_Revive{}})
 		if err == nil || e.ctx.Err() != nil {
 			return
 		}

@@ -126,6 +126,10 @@ func (e *Engine) health(now time.Time) service.Health {
 	case v.Status != service.Complete:
 		h.Status = service.StatusUpdating
 	}
+	if e.problem != "" {
+		h.Message = "the master refuses the framework: " + e.problem
+		return h
+	}
 	if h.Message = said(p, v); h.Message == "" && h.Status == service.StatusRunning {
 		if p, v, err := e.view(spec.PlanRecovery, now); err == nil && v.Status != service.Complete {
 			h.Message = "recovers: " + said(p, v)
