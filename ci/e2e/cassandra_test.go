@@ -23,8 +23,8 @@ import (
 // end, and once more after a restore.
 func TestCassandra(t *testing.T) {
 	const cidr = "198.19.133.0/24"
-	c := universeCluster(t, "e2ecassandra", cidr, 4, "1280MiB", "cassandra")
-	s := c.installService(t, "cassandra", "small", nil)
+	c := universeCluster(t, "e2ecassandra", cidr, 4, "1280MiB", "cassandra:5.0.8-1", "cassandra:5.0.9-1")
+	s := c.installService(t, "cassandra", "small", nil, "--package-version", "5.0.8-1")
 	d := newCassandra(t, s)
 	d.exec(t, "CREATE KEYSPACE shop WITH replication = {'class': 'NetworkTopologyStrategy', 'datacenter1': 3}")
 	d.exec(t, "CREATE TABLE shop.orders (id int PRIMARY KEY, text text)")
@@ -46,8 +46,9 @@ func TestCassandra(t *testing.T) {
 		}
 		s.await(t, "recovery", "COMPLETE")
 	})
-	t.Run("another configuration, one node at a time", func(t *testing.T) {
-		s.update(t, object{"cassandra": object{"slow_query_log_timeout": "700ms"}})
+	t.Run("another version and configuration, one node at a time", func(t *testing.T) {
+		s.upgrade(t, "5.0.9-1", object{"cassandra": object{"slow_query_log_timeout": "700ms"}},
+			"cassandra:5.0.9-1", "cassandra-0", "cassandra-1", "cassandra-2")
 		w.more(t, 100)
 		for i := range 3 {
 			if got := d.setting(t, i, "slow_query_log_timeout"); got != "700ms" {
@@ -126,14 +127,14 @@ func (d *cassandra) exec(t *testing.T, statement string) {
 	must(t, d.session.AwaitSchemaAgreement(ctx))
 }
 
-// whole waits until all replicas answer.
+// whole waits until all replicas of a row answer: those are all nodes.
 func (d *cassandra) whole(t *testing.T) {
 	t.Helper()
 	d.s.eventually(t, "all replicas answer", func() error {
 		ctx, cancel := context.WithTimeout(interrupted, 10*time.Second)
 		defer cancel()
 		var n int
-		return d.session.Query("SELECT count(*) FROM shop.orders").Consistency(gocql.All).ScanContext(ctx, &n)
+		return d.session.Query("SELECT id FROM shop.orders WHERE id = 1").Consistency(gocql.All).ScanContext(ctx, &n)
 	})
 }
 
@@ -242,7 +243,7 @@ func (d *cassandra) write(t *testing.T) *rowWriter {
 	t.Helper()
 	ctx, stop := context.WithCancel(interrupted)
 	w := &rowWriter{stop: stop, acknowledged: map[int]bool{}}
-	text := strings.Repeat("some text ", 300)
+	text := strings.Repeat("some text ", 30)
 	w.wait.Go(func() {
 		tick := time.NewTicker(20 * time.Millisecond)
 		defer tick.Stop()

@@ -63,11 +63,11 @@ type service struct {
 }
 
 // installService installs a package and waits until it is deployed.
-func (c *cluster) installService(t *testing.T, pkg, profile string, options object) *service {
+func (c *cluster) installService(t *testing.T, pkg, profile string, options object, args ...string) *service {
 	t.Helper()
 	s := &service{c, pkg}
 	began := time.Now()
-	c.dcos(t, "package", "install", pkg, "--yes", "--profile", profile, "--options", c.options(t, options))
+	c.dcos(t, append([]string{"package", "install", pkg, "--yes", "--profile", profile, "--options", c.options(t, options)}, args...)...)
 	s.await(t, "deploy", "COMPLETE")
 	t.Logf("%s was installed in %v", pkg, time.Since(began).Round(100*time.Millisecond))
 	return s
@@ -146,9 +146,28 @@ func (s *service) eventually(t *testing.T, what string, f func() error) {
 // update changes options, and waits until that is done.
 func (s *service) update(t *testing.T, options object) {
 	t.Helper()
+	s.change(t, "--options", s.c.options(t, options))
+}
+
+// upgrade goes to another version of the package, with changed options; image is
+// what its tasks are of then.
+func (s *service) upgrade(t *testing.T, version string, options object, image string, pods ...string) {
+	t.Helper()
+	s.change(t, "--package-version", version, "--options", s.c.options(t, options))
+	for _, pod := range pods {
+		var info json.RawMessage
+		must(t, s.c.call("GET", s.path("pod/"+pod+"/info"), nil, &info))
+		if !strings.Contains(string(info), image) {
+			t.Errorf("%s is not of %s after the upgrade: %s", pod, image, info)
+		}
+	}
+}
+
+func (s *service) change(t *testing.T, args ...string) {
+	t.Helper()
 	var before string
 	must(t, s.c.call("GET", s.path("configurations/targetId"), nil, (*firstOf)(&before)))
-	s.c.dcos(t, s.name, "update", "start", "--options", s.c.options(t, options))
+	s.c.dcos(t, append([]string{s.name, "update", "start"}, args...)...)
 	s.eventually(t, "the new configuration is the target", func() error {
 		var after string
 		if err := s.c.call("GET", s.path("configurations/targetId"), nil, (*firstOf)(&after)); err != nil {

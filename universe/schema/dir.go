@@ -61,7 +61,7 @@ func Assemble(files map[string][]byte, release int64, strict bool) (cosmos.Packa
 				s.Templates = map[string][]byte{}
 			}
 			s.Templates[config] = text
-		case strict && name != "image.yaml" && name != "image.lock.json":
+		case strict && name != "image.yaml" && name != "image.lock.json" && !strings.HasPrefix(name, "image/"):
 			all.add(name, "", "no package has a file of that name")
 		}
 	}

@@ -22,7 +22,8 @@ import (
 
 const usage = `kafkactl ready        is this broker known to the others, and has it caught up?
 kafkactl exists       does any other broker of this service answer?
-kafkactl balance      spread partitions over all brokers but those of $WITHOUT`
+kafkactl balance      spread partitions over all brokers but those of $WITHOUT
+kafkactl finalize     use what all brokers can do, for good`
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -41,11 +42,13 @@ func run(ctx context.Context, args []string) error {
 	}
 	switch args[0] {
 	case "ready":
-		return e.with(ready(ctx, e), net.JoinHostPort("127.0.0.1", e.port))
+		return e.with(admin(ready(ctx, e)), net.JoinHostPort("127.0.0.1", e.port))
 	case "exists":
 		return exists(ctx, e)
 	case "balance":
-		return e.with(balance(ctx, e), e.vip())
+		return e.with(admin(balance(ctx, e)), e.vip())
+	case "finalize":
+		return e.with(func(c *kgo.Client) error { return finalize(ctx, c, kadm.NewClient(c)) }, e.vip())
 	}
 	return errors.New(usage)
 }
@@ -76,7 +79,7 @@ func (e environment) vip() string {
 }
 
 // with calls f with a client that knows the brokers at seeds.
-func (e environment) with(f func(*kadm.Client) error, seeds ...string) error {
+func (e environment) with(f func(*kgo.Client) error, seeds ...string) error {
 	options := []kgo.Opt{kgo.SeedBrokers(seeds...), kgo.ClientID("kafkactl")}
 	if e.tls {
 		pool := x509.NewCertPool()
@@ -103,5 +106,10 @@ func (e environment) with(f func(*kadm.Client) error, seeds ...string) error {
 		return err
 	}
 	defer client.Close()
-	return f(kadm.NewClient(client))
+	return f(client)
+}
+
+// admin is for who needs no more of a client.
+func admin(f func(*kadm.Client) error) func(*kgo.Client) error {
+	return func(c *kgo.Client) error { return f(kadm.NewClient(c)) }
 }
