@@ -81,7 +81,7 @@ func TestHDFS(t *testing.T) {
 	t.Run("a journal node without its data", func(t *testing.T) {
 		s.replace(t, "journal-1", "node")
 		h.write(t, "/data/after-journal", 1<<20)
-		h.until(t, "it takes part in the journal", h.journalWhole)
+		h.until(t, "it takes part in the journal", h.journalWhole(t))
 	})
 	t.Run("a name node without its data", func(t *testing.T) {
 		standby := 1 - h.roles(t)
@@ -122,11 +122,14 @@ type hdfs struct {
 	nodes []string
 }
 
-func (h *hdfs) until(t *testing.T, what string, f func() error) { t.Helper(); h.s.eventually(t, what, f) }
+func (h *hdfs) until(t *testing.T, what string, f func() error) {
+	t.Helper()
+	h.s.eventually(t, what, f)
+}
 
-// bean reads a bean of a name node into v.
+// bean reads a bean of a daemon, as NameNode,name=NameNodeStatus, into v.
 func (h *hdfs) bean(node, name string, v any) error {
-	r, err := (&http.Client{Timeout: 5 * time.Second}).Get("http://" + node + "/jmx?qry=Hadoop:service=NameNode,name=" + name)
+	r, err := (&http.Client{Timeout: 5 * time.Second}).Get("http://" + node + "/jmx?qry=Hadoop:service=" + name)
 	if err != nil {
 		return err
 	}
@@ -148,7 +151,7 @@ func (h *hdfs) state() (active, standby int, err error) {
 	active = -1
 	for i, node := range h.nodes {
 		var status struct{ State string }
-		if e := h.bean(node, "NameNodeStatus", &status); e != nil {
+		if e := h.bean(node, "NameNode,name=NameNodeStatus", &status); e != nil {
 			err = errors.Join(err, e)
 			continue
 		}
@@ -190,7 +193,7 @@ func (h *hdfs) info(name string, v any) error {
 	if active < 0 {
 		return errors.New("no name node is active")
 	}
-	return h.bean(h.nodes[active], name, v)
+	return h.bean(h.nodes[active], "NameNode,name="+name, v)
 }
 
 // whole waits until so many data nodes live and all blocks have their replicas.
@@ -208,16 +211,23 @@ func (h *hdfs) whole(t *testing.T, nodes int) {
 	})
 }
 
-// journalWhole fails unless all three journal nodes have what is written.
-func (h *hdfs) journalWhole() error {
-	var info struct{ NameJournalStatus string }
-	if err := h.info("NameNodeInfo", &info); err != nil {
-		return err
+// journalWhole fails unless all three journal nodes have the same last change.
+func (h *hdfs) journalWhole(t *testing.T) func() error {
+	return func() error {
+		nodes := h.s.endpoint(t, "journal-http")
+		last := map[int64]int{}
+		for _, node := range nodes {
+			var j struct{ LastWrittenTxId int64 }
+			if err := h.bean(node, "JournalNode,name=Journal-hdfs", &j); err != nil {
+				return err
+			}
+			last[j.LastWrittenTxId]++
+		}
+		if len(nodes) != 3 || len(last) != 1 || last[0] > 0 {
+			return fmt.Errorf("last changes, and how many of %v have them: %v", nodes, last)
+		}
+		return nil
 	}
-	if strings.Count(info.NameJournalStatus, "Written txid") != 3 || strings.Contains(info.NameJournalStatus, "re-sync") {
-		return errors.New(info.NameJournalStatus)
-	}
-	return nil
 }
 
 // url is that of an operation on a file at the active name node.
