@@ -51,7 +51,11 @@ func (s *Source) Resolve(ctx context.Context, python string, packages, sources [
 		}
 	}
 	if len(sources) > 0 {
-		args := []string{"download", "--no-deps", "--no-build-isolation", "--no-binary", ":all:", "--dest", dir}
+		args := []string{"download", "--no-deps", "--dest", dir}
+		for _, p := range sources {
+			name, _, _ := strings.Cut(p, "==")
+			args = append(args, "--no-binary", name)
+		}
 		if err := s.pip(ctx, append(args, sources...)...); err != nil {
 			return nil, fmt.Errorf("resolve Python packages %s: %w", strings.Join(sources, " "), err)
 		}
@@ -106,6 +110,7 @@ func (s *Source) Fetch(ctx context.Context, python string, files []lock.Wheel) e
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var wheels, archives bytes.Buffer
+	var fromSource []string
 	var missing []lock.Wheel
 	for _, w := range files {
 		if s.files.Has(w.SHA256) {
@@ -115,6 +120,7 @@ func (s *Source) Fetch(ctx context.Context, python string, files []lock.Wheel) e
 		to := &wheels
 		if strings.HasSuffix(w.File, ".tar.gz") {
 			to = &archives
+			fromSource = append(fromSource, "--no-binary", w.Name)
 		}
 		fmt.Fprintf(to, "%s==%s --hash=sha256:%s\n", w.Name, w.Version, w.SHA256)
 	}
@@ -128,7 +134,7 @@ func (s *Source) Fetch(ctx context.Context, python string, files []lock.Wheel) e
 		args []string
 	}{
 		{&wheels, append([]string{"--only-binary", ":all:", "--python-version", python, "--implementation", "cp"}, platformFlags()...)},
-		{&archives, []string{"--no-binary", ":all:", "--no-build-isolation"}},
+		{&archives, fromSource},
 	} {
 		if k.list.Len() == 0 {
 			continue
